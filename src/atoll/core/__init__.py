@@ -1,0 +1,1 @@
+"""The kernel: resources, store, reconcile, leases, blobs. It knows no AI."""
