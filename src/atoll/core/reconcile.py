@@ -1,0 +1,253 @@
+"""The reconcile loop: changes name keys, controllers make each key's world right, errors back off.
+
+Level-based: a request is only a key; a controller reads the present, decides, writes guarded, and may be
+killed anywhere. Each kind's status is written by one controller, which `Writer` enforces. The loop itself
+is a state machine driven by `step`, the same live (threads around it) and in simulation (a virtual clock).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import random
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from atoll.core.clock import Clock
+from atoll.core.errors import AtollError, Conflict, Fenced
+from atoll.core.feed import Feed
+from atoll.core.resources import Key, Resource
+from atoll.core.store import Change, Fence, Scope, SetStatus, Store, Write
+from atoll.core.telemetry import RECONCILE_ERRORS, RECONCILE_SECONDS
+
+log = logging.getLogger(__name__)
+
+RESYNC_S = 60.0
+BACKOFF_MIN_S = 0.2
+BACKOFF_MAX_S = 60.0
+
+
+class Controller(Protocol):
+    """Makes one kind of thing true.
+
+    `owns` is the kind whose status it writes; `watches` are further kinds whose changes concern it.
+    """
+
+    name: str
+    owns: str
+    watches: tuple[str, ...]
+
+    def keys_for(self, change: Change, world: Writer) -> Iterable[Key]:
+        """Which of my keys a change of a watched kind concerns."""
+
+    def reconcile(self, key: Key, world: Writer) -> float | None:
+        """Make `key` right; return seconds until another look, or None to wait for a change."""
+
+
+class Writer:
+    """A controller's view of the store: everything readable, only its own kind's status writable."""
+
+    def __init__(self, store: Store, clock: Clock, owns: str, actor: str, fence: Fence | None) -> None:
+        self.scope: Scope = store.everything(actor)
+        self.clock = clock
+        self._owns = owns
+        self._fence = fence
+
+    def read(self, key: Key) -> Resource | None:
+        return self.scope.read(key)
+
+    def write(self, *batch: Write) -> int:
+        """Commit the batch under this controller's fence."""
+        for op in batch:
+            if isinstance(op, SetStatus):
+                assert op.resource.kind == self._owns, f"{self.scope.actor} wrote the status of a {op.resource.kind}"
+        return self.scope.write(batch, self._fence)
+
+
+@dataclass
+class _Queue:
+    """Keys of one controller: due now, due later, and how often each failed."""
+
+    controller: Controller
+    due: dict[Key, None] = field(default_factory=dict)
+    later: list[tuple[float, int, Key]] = field(default_factory=list)
+    failures: dict[Key, int] = field(default_factory=dict)
+    running: set[Key] = field(default_factory=set)
+
+
+class Loop:
+    """All controllers of one process over one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        controllers: Sequence[Controller],
+        rng: random.Random,
+        fence: Fence | None = None,
+    ) -> None:
+        owners = [c.owns for c in controllers]
+        assert len(set(owners)) == len(owners), f"two controllers own one kind: {sorted(owners)}"
+        self._store = store
+        self._clock = clock
+        self._rng = rng
+        self._queues = [_Queue(c) for c in controllers]
+        self._writers = {c.name: Writer(store, clock, c.owns, c.name, fence) for c in controllers}
+        self._seen = 0
+        self._next_resync = 0.0
+        self._count = itertools.count()
+        self._lock = threading.Lock()
+
+    def resync(self) -> None:
+        """Queue every key of every owned kind."""
+        with self._lock:
+            self._seen = max(self._seen, self._store.head())
+            for queue in self._queues:
+                for resource in self._store.everything().find_all(queue.controller.owns):
+                    queue.due[resource.key] = None
+            self._next_resync = self._clock.monotonic() + RESYNC_S
+
+    def take_changes(self) -> None:
+        """Queue the keys that changes since the last call concern; resync when it is time."""
+        if self._clock.monotonic() >= self._next_resync:
+            self.resync()
+        with self._lock:
+            while found := self._store.everything().changes(self._seen):
+                self._seen = found[-1].seq
+                for queue, change in itertools.product(self._queues, found):
+                    self._route(queue, change)
+
+    def next_due_s(self) -> float:
+        """Seconds until something is due by time alone; 0 when something is due now."""
+        now = self._clock.monotonic()
+        with self._lock:
+            if any(set(q.due) - q.running for q in self._queues):
+                return 0.0
+            times = [q.later[0][0] for q in self._queues if q.later]
+        return max(0.0, min([*times, self._next_resync]) - now)
+
+    def step(self) -> bool:
+        """Reconcile one due key; False when none is due."""
+        taken = self._take()
+        if taken is None:
+            return False
+        queue, key = taken
+        controller = queue.controller
+        again_s = None
+        started = time.perf_counter()
+        try:
+            again_s = controller.reconcile(key, self._writers[controller.name])
+            queue.failures.pop(key, None)
+        except Fenced:
+            raise
+        except Conflict:
+            again_s = 0.0
+        except Exception as error:  # noqa: BLE001 - the reconcile boundary: log, back off, go on
+            again_s = self._failed(queue, key, error)
+        finally:
+            RECONCILE_SECONDS.labels(controller.name).observe(time.perf_counter() - started)
+            self._release(queue, key, again_s)
+        return True
+
+    def _route(self, queue: _Queue, change: Change) -> None:
+        controller = queue.controller
+        if change.kind == controller.owns:
+            queue.due[change.key] = None
+        if change.kind in controller.watches:
+            for key in controller.keys_for(change, self._writers[controller.name]):
+                queue.due[key] = None
+
+    def _take(self) -> tuple[_Queue, Key] | None:
+        now = self._clock.monotonic()
+        with self._lock:
+            for queue in self._queues:
+                while queue.later and queue.later[0][0] <= now:
+                    queue.due[heapq.heappop(queue.later)[2]] = None
+            self._queues.append(self._queues.pop(0))
+            for queue in self._queues:
+                key = next((k for k in queue.due if k not in queue.running), None)
+                if key is not None:
+                    del queue.due[key]
+                    queue.running.add(key)
+                    return queue, key
+        return None
+
+    def _release(self, queue: _Queue, key: Key, again_s: float | None) -> None:
+        with self._lock:
+            queue.running.discard(key)
+            if again_s is not None:
+                heapq.heappush(queue.later, (self._clock.monotonic() + again_s, next(self._count), key))
+
+    def _failed(self, queue: _Queue, key: Key, error: Exception) -> float:
+        failures = queue.failures[key] = queue.failures.get(key, 0) + 1
+        RECONCILE_ERRORS.labels(queue.controller.name).inc()
+        log.warning(
+            "reconcile of %s by %s failed: %s",
+            key,
+            queue.controller.name,
+            error,
+            exc_info=None if isinstance(error, AtollError) else error,
+        )
+        return backoff_s(failures, self._rng)
+
+
+def backoff_s(failures: int, rng: random.Random, min_s: float = BACKOFF_MIN_S, max_s: float = BACKOFF_MAX_S) -> float:
+    """Exponential back-off with jitter in [half, whole] of the nominal delay."""
+    nominal = min(max_s, min_s * 2.0 ** min(failures - 1, 30))
+    return nominal * (0.5 + rng.random() / 2)
+
+
+class LoopRunner:
+    """Runs a loop live: one thread reads the feed, `workers` threads reconcile."""
+
+    def __init__(self, loop: Loop, feed: Feed, workers: int = 2) -> None:
+        self._loop = loop
+        self._feed = feed
+        self._stopping = threading.Event()
+        self._work = threading.Condition()
+        self.fenced = threading.Event()
+        self._threads = [threading.Thread(target=self._read, name="reconcile-feed", daemon=True)]
+        self._threads += [
+            threading.Thread(target=self._reconcile, name=f"reconcile-{n}", daemon=True) for n in range(workers)
+        ]
+
+    def start(self) -> None:
+        """Begin with everything that exists."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Finish the reconciles under way and stop."""
+        self._stopping.set()
+        with self._work:
+            self._work.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def _read(self) -> None:
+        seen = -1
+        while not self._stopping.is_set():
+            try:
+                self._loop.take_changes()
+                with self._work:
+                    self._work.notify_all()
+                seen = self._feed.wait(max(seen, self._loop._seen), min(1.0, max(0.01, self._loop.next_due_s())))
+            except AtollError as error:
+                log.warning("reading the change feed failed: %s", error)
+                self._stopping.wait(1.0)
+
+    def _reconcile(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                worked = self._loop.step()
+            except Fenced as error:
+                log.error("controllers stop: %s", error)
+                self.fenced.set()
+                return
+            if not worked:
+                with self._work:
+                    self._work.wait(min(1.0, max(0.005, self._loop.next_due_s())))
