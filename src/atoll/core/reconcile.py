@@ -13,9 +13,9 @@ import logging
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from atoll.core.clock import Clock
 from atoll.core.errors import AtollError, Conflict, Fenced
@@ -31,19 +31,27 @@ BACKOFF_MIN_S = 0.2
 BACKOFF_MAX_S = 60.0
 
 
-class Controller(Protocol):
+class Controller(ABC):
     """Makes one kind of thing true.
 
-    `owns` is the kind whose status it writes; `watches` are further kinds whose changes concern it.
+    `owns` is the kind whose status it writes; `watches` are further kinds whose changes concern it ("*": all).
     """
 
     name: str
     owns: str
-    watches: tuple[str, ...]
+    watches: tuple[str, ...] = ()
+
+    def all_keys(self, world: Writer) -> Iterable[Key]:
+        """Everything to look at when starting and at each resync."""
+        return [r.key for r in world.scope.find_all(self.owns)]
 
     def keys_for(self, change: Change, world: Writer) -> Iterable[Key]:
-        """Which of my keys a change of a watched kind concerns."""
+        """Which of my keys a change of a watched kind concerns; by default its owner, when that is mine."""
+        resource = world.read(change.key)
+        owner = world.scope.by_uid(resource.owner) if resource is not None and resource.owner else None
+        return [owner.key] if owner is not None and owner.kind == self.owns else []
 
+    @abstractmethod
     def reconcile(self, key: Key, world: Writer) -> float | None:
         """Make `key` right; return seconds until another look, or None to wait for a change."""
 
@@ -107,8 +115,8 @@ class Loop:
         with self._lock:
             self._seen = max(self._seen, self._store.head())
             for queue in self._queues:
-                for resource in self._store.everything().find_all(queue.controller.owns):
-                    queue.due[resource.key] = None
+                for key in queue.controller.all_keys(self._writers[queue.controller.name]):
+                    queue.due[key] = None
             self._next_resync = self._clock.monotonic() + RESYNC_S
 
     def take_changes(self) -> None:
@@ -157,7 +165,7 @@ class Loop:
         controller = queue.controller
         if change.kind == controller.owns:
             queue.due[change.key] = None
-        if change.kind in controller.watches:
+        if change.kind in controller.watches or "*" in controller.watches:
             for key in controller.keys_for(change, self._writers[controller.name]):
                 queue.due[key] = None
 

@@ -216,6 +216,10 @@ class Scope:
         """All resources owned by `owner_uid`, of any kind."""
         return self._select(resources.c.owner == owner_uid)
 
+    def find_deleting(self) -> list[Resource]:
+        """Everything on its way out."""
+        return self._select(resources.c.deleting_at.is_not(None))
+
     def changes(self, after_seq: int, limit: int = 1000) -> list[Change]:
         """Changes after `after_seq`, oldest first."""
         query = select(changes).where(changes.c.seq > after_seq).order_by(changes.c.seq).limit(limit)
@@ -290,6 +294,7 @@ class _Batch:
         self._connection.execute(insert(changes), self._changes)
 
     def _create(self, rows: list[tuple[int, tuple[Create, str]]]) -> None:
+        self._check_owners({op.owner for _, (op, _) in rows if op.owner})
         values = [_created_row(seq, op, uid, self._now) for seq, (op, uid) in rows]
         try:
             self._connection.execute(insert(resources), values)
@@ -298,6 +303,17 @@ class _Batch:
             raise Conflict(
                 f"{names} exists already", hint="choose another name, or change the one that exists"
             ) from error
+
+    def _check_owners(self, owners: set[str]) -> None:
+        """A child of something that is gone or going would never be collected."""
+        if not owners:
+            return
+        living = select(resources.c.uid).where(resources.c.uid.in_(owners), resources.c.deleting_at.is_(None))
+        gone = owners - set(self._connection.execute(living).scalars())
+        if gone:
+            raise Conflict(
+                f"owner {', '.join(sorted(gone))} is gone or being deleted", hint="nothing new can belong to it"
+            )
 
     def _guarded(self, statement: Any, rows: list[dict[str, Any]]) -> None:
         done = self._connection.execute(statement, rows).rowcount

@@ -1,0 +1,1 @@
+"""Data: recipes, curation engines, datasets and their lineage."""

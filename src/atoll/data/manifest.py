@@ -1,0 +1,145 @@
+"""The manifest of a dataset: what a dataset version is made of, and how to read it.
+
+A manifest is a small JSON blob that names Parquet shards by digest, so a dataset is immutable and whole as soon as
+its manifest exists. It holds no times and no paths of machines: equal work gives equal bytes.
+Who produced a dataset and why is lineage, which is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from atoll.core.blobs import BlobStore
+from atoll.core.errors import Invalid, NotFound
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = "atoll-dataset/1"
+
+DOCUMENT_COLUMNS = {"id": "string", "text": "string", "source": "string"}
+QUESTION_COLUMNS = {
+    "id": "string",
+    "question": "string",
+    "answer": "string",
+    "document": "string",
+    "span_start": "int64",
+    "span_end": "int64",
+}
+SPLITS = {
+    "train": DOCUMENT_COLUMNS,
+    "heldout": DOCUMENT_COLUMNS,
+    "qa_train": QUESTION_COLUMNS,
+    "qa_heldout": QUESTION_COLUMNS,
+}
+"""The splits of a curated dataset and the columns of each. `answer` is exactly `text[span_start:span_end]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One Parquet file of a split."""
+
+    digest: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The shards of a split, in order."""
+
+    shards: tuple[Shard, ...]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A whole dataset. `funnel` says what was dropped by which rule, with samples; `parents` are manifest digests."""
+
+    splits: dict[str, Split]
+    counts: dict[str, int]
+    funnel: list[dict[str, Any]]
+    recipe: dict[str, Any]
+    licence: str
+    sources: list[dict[str, Any]]
+    parents: list[str] = field(default_factory=list)
+    schema: dict[str, dict[str, str]] = field(default_factory=lambda: dict(SPLITS))
+    format: str = FORMAT
+
+    def encode(self) -> bytes:
+        """The manifest as canonical JSON: equal manifests are equal bytes."""
+        return orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """The manifest in `data`; raises Invalid when it is not one this version reads."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"the dataset manifest is not JSON: {error}", field="dataset") from error
+    found = value.get("format") if isinstance(value, dict) else None
+    if found != FORMAT:
+        hint = f"give the digest of a manifest of format {FORMAT}"
+        raise Invalid(f"this is not a dataset manifest (format {found!r})", field="dataset", hint=hint)
+    try:
+        splits = {name: _split(split) for name, split in value["splits"].items()}
+        return Manifest(**{**value, "splits": splits})
+    except (AttributeError, KeyError, TypeError) as error:
+        raise Invalid(f"the dataset manifest is damaged: {error!r}", field="dataset") from error
+
+
+def write_manifest(store: BlobStore, manifest: Manifest) -> str:
+    """Store `manifest`, return its digest; from here on the dataset exists."""
+    return store.put_bytes(manifest.encode()).digest
+
+
+def read_manifest(store: BlobStore, digest: str) -> Manifest:
+    """The manifest stored as `digest`; NotFound when absent, Invalid when it is something else."""
+    return decode_manifest(store.read(digest))
+
+
+def open_split(store: BlobStore, manifest: Manifest, split: str) -> Iterator[dict[str, Any]]:
+    """The rows of `split` in order, one shard in memory at a time; every shard's checksum is verified."""
+    for shard in split_of(manifest, split).shards:
+        yield from read_shard(store, shard).to_pylist()
+
+
+def read_split(store: BlobStore, manifest_digest: str, split: str) -> pa.Table:
+    """All rows of `split` as one Arrow table with the columns of `SPLITS[split]`, verified."""
+    import pyarrow as pa
+
+    manifest = read_manifest(store, manifest_digest)
+    tables = [read_shard(store, shard) for shard in split_of(manifest, split).shards]
+    return pa.concat_tables(tables) if tables else arrow_schema(manifest.schema[split]).empty_table()
+
+
+def read_shard(store: BlobStore, shard: Shard) -> pa.Table:
+    """One shard as an Arrow table, its checksum verified."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.read_table(pa.BufferReader(store.read(shard.digest)))
+
+
+def split_of(manifest: Manifest, split: str) -> Split:
+    """The named split; NotFound lists those there are."""
+    try:
+        return manifest.splits[split]
+    except KeyError as error:
+        there_are = ", ".join(sorted(manifest.splits))
+        raise NotFound(f"the dataset has no split {split!r}", hint=f"splits: {there_are}") from error
+
+
+def arrow_schema(columns: dict[str, str]) -> pa.Schema:
+    """The Arrow schema of columns written as name -> type."""
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+
+
+def _split(value: dict[str, Any]) -> Split:
+    return Split(tuple(Shard(**shard) for shard in value["shards"]), value["rows"])

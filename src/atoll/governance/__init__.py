@@ -1,0 +1,1 @@
+"""Projects, keys, access, the ledger of usage."""

@@ -1,0 +1,1 @@
+"""The centre: the management API, the controllers, and `atoll up`."""

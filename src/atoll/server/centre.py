@@ -1,0 +1,199 @@
+"""Everything the server role holds, put together and taken apart in one place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+
+from atoll.compute.controllers import NodeController, TaskController, WorkloadController
+from atoll.core.blobs import BlobStore
+from atoll.core.clock import SystemClock
+from atoll.core.collect import Collector
+from atoll.core.database import Database
+from atoll.core.errors import AtollError, Fenced
+from atoll.core.feed import Feed
+from atoll.core.files import write_bytes
+from atoll.core.leases import Lease, Leases
+from atoll.core.reconcile import Controller, Loop, LoopRunner
+from atoll.core.resources import DEFAULT_PROJECT, SYSTEM_PROJECT
+from atoll.core.settings import Settings
+from atoll.core.store import Create, Store
+from atoll.data.controllers import CurationRunController, DatasetController, DatasetVersionController
+from atoll.governance.keyring import KeyRing
+from atoll.governance.keys import hash_of, new_key
+from atoll.governance.ledger import Ledger
+from atoll.governance.resources import API_KEY, PROJECT
+from atoll.models.controllers import ModelController, ModelVersionController
+from atoll.server import kinds
+from atoll.serving.controllers import DeploymentController, ReplicaController
+from atoll.training.controllers import EvaluationController, PipelineController, TrainingRunController
+
+log = logging.getLogger(__name__)
+
+LEADER_LEASE = "controllers"
+LEADER_TTL_S = 10.0
+HISTORY_SWEEP_S = 300.0
+
+assert kinds.DOMAINS
+
+
+class Centre:
+    """The server's parts over one home: store, feed, ledger, blobs, keys and the controllers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.started_at = self.clock.monotonic()
+        self.database = Database(settings.database_url)
+        self.database.migrate()
+        self.store = Store(self.database, self.clock)
+        self.feed = Feed(self.store)
+        self.leases = Leases(self.database, self.clock)
+        self.blobs = BlobStore(settings.blobs_url)
+        self.ledger = Ledger(self.database)
+        self.keyring = KeyRing(self.store, self.feed, system_key(settings))
+        self._leadership = _Leadership(self, f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}")
+        first_start(self.store, settings)
+
+    def start(self) -> None:
+        """Begin to watch and to reconcile."""
+        self.feed.start()
+        self._leadership.start()
+
+    def stop(self) -> None:
+        """Finish what is under way and let go of everything."""
+        self._leadership.stop()
+        self.feed.stop()
+        self.database.close()
+
+    def controllers(self) -> list[Controller]:
+        """One of each; they remember nothing."""
+        return controllers(self.leases, self.blobs, self.settings.lease_ttl_s)
+
+
+def controllers(leases: Leases, blobs: BlobStore, lease_ttl_s: float) -> list[Controller]:
+    """All controllers of the product."""
+    return [
+        NodeController(leases, lease_ttl_s),
+        TaskController(),
+        WorkloadController(),
+        CurationRunController(),
+        DatasetVersionController(blobs),
+        DatasetController(),
+        ModelVersionController(),
+        ModelController(),
+        TrainingRunController(),
+        EvaluationController(),
+        PipelineController(),
+        DeploymentController(),
+        ReplicaController(),
+        Collector(),
+    ]
+
+
+def system_key(settings: Settings) -> str:
+    """The key the platform's own parts share, made at the first start (mode 600)."""
+    path = settings.home / "run" / "system.key"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        write_bytes(path, new_key().encode(), mode=0o600)
+    return path.read_text().strip()
+
+
+def first_start(store: Store, settings: Settings) -> None:
+    """On an empty store: the default project and an administrator's key in the credentials file."""
+    scope = store.everything("first-start")
+    if scope.find("Project", DEFAULT_PROJECT, SYSTEM_PROJECT) is not None:
+        return
+    key = new_key()
+    project = Create(
+        "Project", SYSTEM_PROJECT, DEFAULT_PROJECT, PROJECT.parse_spec({"display_name": "Default"}), {"phase": "ready"}
+    )
+    spec = API_KEY.parse_spec({"description": "made at the first start", "role": "admin", "sha256": hash_of(key)})
+    admin = Create("ApiKey", DEFAULT_PROJECT, "admin", spec, {"phase": "ready"})
+    _write_credentials(settings, key)
+    scope.write([project, admin])
+
+
+def _write_credentials(settings: Settings, key: str) -> None:
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "") else settings.host  # noqa: S104 - compared, not bound
+    text = f'[default]\naddress = "http://{host}:{settings.port}"\nproject = "{DEFAULT_PROJECT}"\nkey = "{key}"\n'
+    write_bytes(settings.home / "credentials.toml", text.encode(), mode=0o600)
+
+
+class _Leadership:
+    """Runs the controllers while this process holds the lease; another server's take-over stops them.
+
+    On SQLite a home belongs to one server (it holds the home's lock), so the lease is taken at once.
+    """
+
+    def __init__(self, centre: Centre, holder: str) -> None:
+        self._centre = centre
+        self._holder = holder
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leadership", daemon=True)
+        self._runner: LoopRunner | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(timeout=15)
+
+    def _run(self) -> None:
+        lease: Lease | None = None
+        swept_at = time.monotonic()
+        while not self._stopping.is_set():
+            try:
+                lease = self._hold(lease)
+                if time.monotonic() - swept_at > HISTORY_SWEEP_S:
+                    swept_at = time.monotonic()
+                    self._sweep()
+            except Fenced as error:
+                log.warning("another server leads: %s", error)
+                lease = None
+                self._halt()
+            except AtollError as error:
+                log.warning("cannot renew the lead: %s", error)
+            self._stopping.wait(LEADER_TTL_S / 4)
+        self._halt()
+
+    def _hold(self, lease: Lease | None) -> Lease | None:
+        leases = self._centre.leases
+        if lease is not None:
+            if self._runner is not None and self._runner.fenced.is_set():
+                raise Fenced(f"the lead of {self._holder} was taken")
+            return leases.renew(lease)
+        acquire: Callable[[], Lease | None] = (
+            (lambda: leases.take(LEADER_LEASE, self._holder))
+            if self._centre.database.is_sqlite
+            else (lambda: leases.acquire(LEADER_LEASE, self._holder, LEADER_TTL_S))
+        )
+        lease = acquire()
+        if lease is not None:
+            loop = Loop(
+                self._centre.store,
+                self._centre.clock,
+                self._centre.controllers(),
+                random.Random(),
+                lease.fence,
+            )
+            self._runner = LoopRunner(loop, self._centre.feed)
+            self._runner.start()
+        return lease
+
+    def _sweep(self) -> None:
+        head = self._centre.feed.head
+        self._centre.store.forget_changes(head - self._centre.settings.change_history)
+
+    def _halt(self) -> None:
+        if self._runner is not None:
+            self._runner.stop()
+            self._runner = None
