@@ -1,0 +1,1 @@
+"""The command line: every noun of the platform with the same verbs, and the few verbs of its own."""

@@ -1,0 +1,77 @@
+"""How a command ends: one line of error, one of hint, and an exit code a script can tell apart."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from atoll.core.errors import AtollError
+
+FAILED = 1
+BAD_INPUT = 2
+UNREACHABLE = 3
+UNAUTHORIZED = 4
+INTERRUPTED = 130
+
+
+class AtollGroup(TyperGroup):
+    """A group of commands whose failures end in our own lines and exit codes."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command line; always ends with SystemExit, as the ordinary main does."""
+        from atoll.core.errors import AtollError
+
+        options["standalone_mode"] = False
+        try:
+            code = super().main(*args, **options)
+        except AtollError as error:
+            end_with(error)
+        except typer.Abort:
+            sys.exit(INTERRUPTED)
+        except typer.TyperException as error:
+            end_with_usage(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def end_with(error: AtollError) -> NoReturn:
+    """Say what went wrong and how to go on, then exit by the kind of error."""
+    say("error", error.message)
+    if error.hint:
+        say("hint", error.hint)
+    sys.exit(code_of(error))
+
+
+def end_with_usage(error: typer.TyperException) -> NoReturn:
+    """A command line that cannot be understood."""
+    say("error", error.format_message())
+    context = getattr(error, "ctx", None)
+    say("hint", f"see: {context.command_path if context else 'atoll'} --help")
+    sys.exit(error.exit_code)
+
+
+def code_of(error: AtollError) -> int:
+    """The exit code of an error."""
+    from atoll.core.errors import Forbidden, Invalid, TooLarge, Unauthorized
+    from atoll.sdk.errors import Unreachable
+
+    if isinstance(error, Unreachable):
+        return UNREACHABLE
+    if isinstance(error, (Unauthorized, Forbidden)):
+        return UNAUTHORIZED
+    if isinstance(error, (Invalid, TooLarge)):
+        return BAD_INPUT
+    return FAILED
+
+
+def say(kind: str, text: str) -> None:
+    """One line on standard error; the kind is red on a terminal."""
+    from atoll.cli.render import clean
+
+    is_coloured = sys.stderr.isatty()
+    colour = {"error": "\x1b[31m", "hint": "\x1b[2m"}.get(kind, "") if is_coloured else ""
+    reset = "\x1b[0m" if colour else ""
+    sys.stderr.write(f"{colour}{kind}:{reset} {clean(text)}\n")

@@ -1,0 +1,1 @@
+"""Serving engines; each runs in a child process and shares only a task directory with the platform."""
