@@ -71,7 +71,7 @@ async def sync(request: Request, centre: CentreOf, _: Operator, wanted: Sync) ->
     demands = request.app.state.demands
     await run_in_threadpool(_renew, centre, wanted)
     scope = centre.store.everything(f"agent/{wanted.node}")
-    forget = await run_in_threadpool(_take_reports, scope, wanted.observed)
+    forget, forget_workloads = await run_in_threadpool(_take_reports, scope, wanted.observed)
     deadline = centre.clock.monotonic() + min(wanted.wait_s, WAIT_S_MAX)
     while True:
         tasks = await run_in_threadpool(_wanted_on, scope, wanted.node)
@@ -79,7 +79,8 @@ async def sync(request: Request, centre: CentreOf, _: Operator, wanted: Sync) ->
         logs = demands.of(wanted.node)
         left_s = deadline - centre.clock.monotonic()
         if seen != wanted.seen or wanted.observed or logs or forget or left_s <= 0 or waiter.is_stopping:
-            return {"seen": seen, "tasks": tasks, "forget": forget, "logs": logs}
+            answer = {"seen": seen, "tasks": tasks, "logs": logs}
+            return answer | {"forget": forget, "forget_workloads": forget_workloads}
         await waiter.wait(left_s)
 
 
@@ -92,16 +93,18 @@ def _renew(centre: Centre, wanted: Sync) -> None:
     centre.leases.renew(Lease(lease.name, lease.holder, lease.epoch, lease.renewals))
 
 
-def _take_reports(scope: Scope, observed: list[dict[str, Any]]) -> list[str]:
-    """Write the reports into the tasks; returns the uids nobody knows any more."""
+def _take_reports(scope: Scope, observed: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Write the reports into the tasks; returns the uids of tasks, and of workloads, that nobody knows any more."""
     forget: list[str] = []
+    forget_workloads: set[str] = set()
     for report in observed:
         task = scope.by_uid(str(report["uid"]))
         if task is None:
             forget.append(str(report["uid"]))
+            forget_workloads.add(str(report.get("workload_uid") or ""))
         elif task.phase not in TASK_ENDED and task.spec["epoch"] == report["epoch"]:
             _take_report(scope, task, report)
-    return forget
+    return forget, sorted(uid for uid in forget_workloads if uid and scope.by_uid(uid) is None)
 
 
 def _take_report(scope: Scope, task: Resource, report: dict[str, Any]) -> None:
