@@ -78,7 +78,7 @@ class DatasetVersionController(Controller):
         if world.scope.find("Dataset", dataset, version.project) is None:
             world.write(Create("Dataset", version.project, dataset, {"description": ""}))
         is_there = self._blobs.exists(version.spec["manifest"])
-        status = {
+        status: dict[str, Any] = {
             "phase": "ready" if is_there else "failed",
             "reason": "" if is_there else f"manifest {version.spec['manifest']} is not in the blob store",
             "observed_generation": version.generation,
@@ -107,7 +107,7 @@ class DatasetController(Controller):
             return None
         versions = [v for v in world.scope.find_all("DatasetVersion") if _is_of(v, dataset) and v.phase == "ready"]
         names = [v.name for v in sorted(versions, key=lambda v: (v.created_at, v.version))]
-        status = {
+        status: dict[str, Any] = {
             "phase": "ready" if names else "pending",
             "reason": "" if names else "no version is ready",
             "observed_generation": dataset.generation,

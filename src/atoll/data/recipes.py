@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from atoll.core.errors import Invalid
 from atoll.data.rules import Rule, parse_expression
@@ -25,6 +26,9 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Part = TypeVar("Part", bound=_Part)
+
+
 class RuleSpec(_Part):
     """A document is dropped when the expression holds; the first rule that holds is its reason."""
 
@@ -37,6 +41,15 @@ class RuleSpec(_Part):
         if name in RESERVED_RULES:
             raise ValueError(f"{name!r} is a reason the engine gives itself; choose another name")
         return name
+
+    @field_validator("drop")
+    @classmethod
+    def _parses(cls, drop: str) -> str:
+        try:
+            return parse_expression(drop).text
+        except Invalid as error:
+            fault = {"fault": error.message, "hint": error.hint}
+            raise PydanticCustomError("expression", "{fault} ({hint})", fault) from error
 
 
 class NearSpec(_Part):
@@ -119,17 +132,38 @@ class Recipe(_Part):
         return self
 
 
-def parse_recipe(value: Mapping[str, Any], path: str = "recipe") -> Recipe:
+class Source(_Part):
+    """Where documents come from."""
+
+    kind: Literal["stdlib", "folder"] = Field(
+        description="`stdlib`: the documentation of this Python's standard library; `folder`: files under a path."
+    )
+    path: str = Field(default="", description="Folder on the node the run is placed on; for kind folder only.")
+    patterns: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        default=None, description="File names to read, such as `*.md`; null reads txt, md, rst and html."
+    )
+    licence: str = Field(default="", description="SPDX name of the documents' licence, if known.")
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> Source:
+        if self.kind == "folder" and not self.path:
+            raise ValueError("a source of kind folder needs a path")
+        if self.kind == "stdlib" and (self.path or self.patterns):
+            raise ValueError("a source of kind stdlib has neither path nor patterns")
+        return self
+
+
+def parse_source(value: object, path: str) -> Source:
+    """The source in `value`; Invalid names the field under `path` and the way out."""
+    return _validated(Source, value, path)
+
+
+def parse_recipe(value: object, path: str = "recipe") -> Recipe:
     """The recipe in `value`, completed and checked to the last rule; Invalid names the field and the way out."""
-    try:
-        recipe = Recipe.model_validate(value)
-    except ValidationError as error:
-        raise _refusal(error, path) from error
-    rules_of(recipe, path)
-    return recipe
+    return _validated(Recipe, value, path)
 
 
-def rules_of(recipe: Recipe, path: str = "recipe") -> list[Rule]:
+def rules_of(recipe: Recipe) -> list[Rule]:
     """Every rule of the recipe in the order it is applied: length, script, then its own rules."""
     rules = [
         Rule("too_short", parse_expression(f"characters < {recipe.min_characters}")),
@@ -138,31 +172,39 @@ def rules_of(recipe: Recipe, path: str = "recipe") -> list[Rule]:
     if recipe.language:
         shares = " + ".join(f"{script}_share" for script in sorted(set(recipe.language.scripts)))
         rules.append(Rule("language", parse_expression(f"{shares} < {recipe.language.share_min}")))
-    for index, spec in enumerate(recipe.rules):
-        rules.append(Rule(spec.rule, parse_expression(spec.drop, f"{path}.rules[{index}].drop")))
-    return rules
+    return rules + [Rule(spec.rule, parse_expression(spec.drop)) for spec in recipe.rules]
 
 
-def _refusal(error: ValidationError, path: str) -> Invalid:
+def _validated(kind: type[Part], value: object, path: str) -> Part:
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise _refusal(kind, error, path) from error
+
+
+def _refusal(kind: type[_Part], error: ValidationError, path: str) -> Invalid:
     first = error.errors(include_url=False)[0]
     where = path + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return _unknown_field(first["loc"], where)
+        return _unknown_field(_part_at(kind, first["loc"][:-1]), str(first["loc"][-1]), where)
+    if first["type"] == "expression":
+        return Invalid(f"{where}: {first['ctx']['fault']}", field=where, hint=first["ctx"]["hint"])
     message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], Mapping) else f", not {first['input']!r:.80}"
-    hint = "" if first["type"] == "value_error" else "see the recipe's schema: atoll explain curationrun.spec.recipe"
+    is_plain = first["type"] == "value_error" or isinstance(first["input"], Mapping | _Part)
+    given = "" if is_plain else f", not {first['input']!r:.80}"
+    hint = "" if first["type"] == "value_error" else "see the schema: atoll explain curationrun.spec"
     return Invalid(f"{where}: {message[0].lower()}{message[1:]}{given}", field=where, hint=hint)
 
 
-def _unknown_field(location: tuple[int | str, ...], where: str) -> Invalid:
-    names = _fields_at(location[:-1])
-    nearest = difflib.get_close_matches(str(location[-1]), names, n=1)
+def _unknown_field(part: type[BaseModel], name: str, where: str) -> Invalid:
+    names = list(part.model_fields)
+    nearest = difflib.get_close_matches(name, names, n=1)
     guess = f"did you mean {nearest[0]}? " if nearest else ""
-    return Invalid(f"a recipe has no field {where!r}", field=where, hint=f"{guess}fields here: {', '.join(names)}")
+    return Invalid(f"there is no field {where!r}", field=where, hint=f"{guess}fields here: {', '.join(names)}")
 
 
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
-    """Field names of the part of a recipe at `location`."""
+def _part_at(kind: type[_Part], location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The part of a recipe that stands at `location`."""
     parts: dict[tuple[str, ...], type[BaseModel]] = {
         ("rules",): RuleSpec,
         ("language",): LanguageSpec,
@@ -171,5 +213,4 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
         ("split",): SplitSpec,
         ("questions",): QuestionsSpec,
     }
-    key = tuple(part for part in location if isinstance(part, str))
-    return list(parts.get(key, Recipe).model_fields)
+    return parts.get(tuple(part for part in location if isinstance(part, str)), kind)

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import select
 import socket
 import threading
 import time
@@ -74,8 +75,7 @@ def exit_with_parent(stop: Callable[[], None]) -> None:
         return
 
     def watch() -> None:
-        while os.read(int(handed), 1):
-            continue
+        select.select([int(handed)], [], [])  # nothing is ever written: readable means closed
         stop()
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -87,7 +87,9 @@ def _wanted(deployment: Resource, resolved: library.Resolved, world: Writer) -> 
     adapters = resolved.version.status["files"] if resolved.is_adapter else []
     engine = choose_engine(spec["engine"], base.status["format"])
     shape = ModelShape.from_metadata(base.status["metadata"])
-    estimate = memory_needed(shape, spec["context"], spec["slots"], [a["size_bytes"] for a in adapters])
+    estimate = memory_needed(
+        shape, spec["context"], spec["slots"], [a["size_bytes"] for a in adapters], embedding=spec["embedding"]
+    )
     _check_fits(deployment, estimate, world)
     engine_input = {
         "model": base.status["files"][0],
