@@ -1,0 +1,130 @@
+"""`kill -9` of each process of the platform, and of all at once: work goes on, once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from running import Platform, counted_workload, platform, processes, starts, until
+from tiny_gguf import write_model
+
+ROLE_SETS = [("server",), ("agent",), ("gateway",), ("server", "agent"), ("server", "gateway", "agent")]
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform that serves a tiny model."""
+    root = tmp_path_factory.mktemp("kill")
+    with platform(root / "home") as made:
+        model = write_model(root / "tiny.gguf")
+        with made.client() as client:
+            client.put("ModelVersion", "tiny.v1", {"model": "tiny", "source": f"file:{model}"})
+            client.put("Deployment", "tiny", {"model": "tiny", "context": 256, "slots": 2, "cpu": 0.1, "threads": 1})
+        made.reaches("Deployment", "tiny", "ready")
+        yield made
+
+
+def engine_pid(up: Platform) -> int:
+    return until(lambda: processes(up.home, "atoll.serving.engine.llamacpp"), "the engine")[0]
+
+
+def answer(up: Platform) -> int:
+    """Tokens of one completion."""
+    reply = up.openai(retries=5).chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": "hi"}], max_tokens=4
+    )
+    assert reply.usage is not None
+    return reply.usage.completion_tokens
+
+
+@pytest.mark.parametrize("roles", ROLE_SETS, ids="+".join)
+def test_tasks_and_replicas_outlive_killed_roles(up: Platform, tmp_path: Path, roles: tuple[str, ...]) -> None:
+    name = "-".join(("count", *roles))
+    log = tmp_path / "starts"
+    with up.client() as client:
+        client.put("Workload", name, counted_workload(log))
+    up.reaches("Workload", name, "running")
+    pids_before, engine_before = starts(log), engine_pid(up)
+    up.kill(*roles)
+    answer(up)
+    with_new = until(lambda: [up.pid(role) for role in roles], "the roles to be started again")
+    assert len(with_new) == len(roles)
+    until(lambda: (found := up.read("Workload", name)) and found.phase == "running", "the workload to be seen running")
+    assert starts(log) == pids_before
+    assert engine_pid(up) == engine_before
+    with up.client() as client:
+        client.delete("Workload", name)
+    until(lambda: up.read("Workload", name) is None, "the workload to go")
+    assert not Path(f"/proc/{pids_before[0]}").exists()
+
+
+def test_the_gateway_serves_while_the_server_is_down(up: Platform) -> None:
+    server = up.pid("server")
+    os.kill(server, signal.SIGSTOP)
+    try:
+        assert answer(up) == 4
+    finally:
+        os.kill(server, signal.SIGCONT)
+
+
+def test_usage_of_killed_gateways_reaches_the_ledger_once(up: Platform) -> None:
+    def billed() -> int:
+        with up.client() as client:
+            return sum(row.completion_tokens for row in client.usage().rows)
+
+    before = billed()
+    told = 0
+    for _ in range(3):
+        told += answer(up)
+        up.kill("gateway")
+    told += answer(up)
+    until(lambda: billed() - before >= told, "the ledger to hold what was answered", 30)
+    assert billed() - before == told
+
+
+def test_a_supervisor_killed_with_everything_is_started_again_and_finds_its_tasks(tmp_path: Path) -> None:
+    log = tmp_path / "starts"
+    with platform(tmp_path / "home") as up:
+        with up.client() as client:
+            client.put("Workload", "count", counted_workload(log))
+        up.reaches("Workload", "count", "running")
+        for roles in (("up",), ("up", "server", "gateway", "agent")):
+            up.kill(*roles)
+            up.start()
+            up.reaches("Workload", "count", "running")
+            assert len(starts(log)) == 1
+            assert Path(f"/proc/{starts(log)[0]}").exists()
+        assert up.stop() == 0
+        assert not Path(f"/proc/{starts(log)[0]}").exists(), "Ctrl-C stops the tasks"
+        assert processes(up.home, "atoll") == []
+
+
+def test_a_crashed_replica_is_started_again_and_its_last_words_are_the_reason(up: Platform) -> None:
+    before = engine_pid(up)
+    os.kill(before, signal.SIGKILL)
+    reasons: set[str] = set()
+
+    def is_back() -> bool:
+        replica = up.read("Replica", "tiny-0")
+        if replica is not None:
+            reasons.add(str(replica.status["reason"]))
+        return replica is not None and replica.phase == "ready" and replica.status["restarts"] >= 1
+
+    until(is_back, "the replica to be ready again")
+    assert engine_pid(up) != before
+    assert any("signal 9" in reason for reason in reasons), reasons
+    assert answer(up) == 4
+
+
+def test_a_workload_that_fails_says_its_last_line(up: Platform) -> None:
+    role = {"command": ["{python}", "-c", "print('out of cheese'); raise SystemExit(7)"], "resources": {"cpu": 0.1}}
+    with up.client() as client:
+        client.put("Workload", "sad", {"roles": [role], "restart": {"limit": 2, "backoff_min_s": 0.1}})
+    reason = up.reaches("Workload", "sad", "failed").status["reason"]
+    assert "exited with code 7" in reason
+    assert "out of cheese" in reason
+    assert "after 2 restarts" in reason

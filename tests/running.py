@@ -1,0 +1,187 @@
+"""A real `atoll up` in a home of its own: started, asked, killed piece by piece, started again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import openai
+
+from atoll.core.resources import Resource
+from atoll.sdk import Client, resolve_credentials
+
+T = TypeVar("T")
+ATOLL = str(Path(sys.executable).with_name("atoll"))
+ROLES = {
+    "server": "atoll.server.main",
+    "gateway": "atoll.serving.gateway.main",
+    "agent": "atoll.compute.agent.main",
+}
+
+
+def until(condition: Callable[[], T], what: str, limit_s: float = 60.0) -> T:
+    """The first true value of `condition`; fails after `limit_s`, saying `what` was waited for."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"waited {limit_s:g} s for {what}, last: {value!r}"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def processes(home: Path, needle: str) -> list[int]:
+    """Pids whose command line holds `needle` and that belong to `home` by command line or environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                around = words.encode() + (entry / "environ").read_bytes()
+                if needle in words and str(home).encode() in around and state != "Z":
+                    found.append(int(entry.name))
+    return found
+
+
+@dataclass
+class Platform:
+    """One home and, while it runs, its supervisor."""
+
+    home: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+    _doors: list[openai.OpenAI] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("ATOLL_")}
+        return {**kept, "ATOLL_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
+
+    def start(self) -> Platform:
+        """Start and wait until the door answers."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "up.log").open("ab") as log:
+            command = [ATOLL, "up", "--listen", f"127.0.0.1:{self.port}"]
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        until(self._is_up, f"{self.address} to answer")
+        return self
+
+    def stop(self) -> int:
+        """Ctrl-C, and wait."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+    def close(self) -> None:
+        """Whatever still runs of this home ends."""
+        for door in self._doors:
+            door.close()
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(40)
+        for pid in processes(self.home, ""):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def pid(self, role: str) -> int:
+        """Process id of a role; waits for it."""
+        if role == "up":
+            assert self.process is not None
+            return self.process.pid
+        return until(lambda: processes(self.home, ROLES[role]), f"a {role} process")[0]
+
+    def kill(self, *roles: str) -> None:
+        """`kill -9`, all at once."""
+        pids = [self.pid(role) for role in roles]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        if "up" in roles and self.process is not None:
+            self.process.wait(10)
+
+    def client(self) -> Client:
+        return Client.connect(resolve_credentials(home=self.home, environment={}))
+
+    def openai(self, key: str = "", retries: int = 0) -> openai.OpenAI:
+        """The official client at this door, closed with the platform."""
+        key = key or resolve_credentials(home=self.home, environment={}).key
+        door = openai.OpenAI(base_url=f"{self.address}/v1", api_key=key, timeout=60, max_retries=retries)
+        self._doors.append(door)
+        return door
+
+    def cli(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run one `atoll` command against this platform."""
+        command = [ATOLL, *words]
+        settings = {"capture_output": True, "text": True, "timeout": 120, "check": False, **options}
+        return subprocess.run(command, env=self.environment, **settings)
+
+    def read(self, kind: str, name: str) -> Resource | None:
+        """The resource, None while there is none or nobody answers."""
+        with contextlib.suppress(Exception), self.client() as client:
+            return client.find(kind, name)
+        return None
+
+    def reaches(self, kind: str, name: str, *phases: str, limit_s: float = 90.0) -> Resource:
+        """The resource once its phase is one of `phases`."""
+
+        def reached() -> Resource | None:
+            found = self.read(kind, name)
+            return found if found is not None and found.phase in phases else None
+
+        return until(reached, f"{kind} {name} to be {' or '.join(phases)}", limit_s)
+
+    def tasks(self) -> list[Resource]:
+        with self.client() as client:
+            return client.find_all("Task").items
+
+    def _is_up(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.home / "up.log").read_text()
+        with contextlib.suppress(Exception), self.client() as client:
+            return bool(client.status()["nodes"])
+        return False
+
+
+@contextlib.contextmanager
+def platform(home: Path) -> Iterator[Platform]:
+    """A started platform that leaves nothing behind."""
+    made = Platform(home)
+    try:
+        yield made.start()
+    finally:
+        made.close()
+
+
+def counted_workload(path: Path, seconds: float = 600.0) -> dict[str, Any]:
+    """A workload whose task appends a line to `path` each time it is started, then sleeps."""
+    code = (
+        f"import os, time; open({str(path)!r}, 'a').write(f'{{os.getpid()}}\\n'); "
+        f"print('began', flush=True); time.sleep({seconds}); print('ended')"
+    )
+    role = {"command": ["{python}", "-c", code], "resources": {"cpu": 0.1}}
+    return {"roles": [role], "restart": {"backoff_min_s": 0.1}}
+
+
+def starts(path: Path) -> list[int]:
+    """Pids of all starts of a counted workload."""
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
