@@ -106,12 +106,12 @@ class ModelFacts:
     shape: ModelShape | None
 
 
-def read_gguf(path: Path) -> ModelFacts:
-    """The facts of the GGUF model or adapter at `path`.
+def read_gguf(path: Path, name: str = "") -> ModelFacts:
+    """The facts of the GGUF model or adapter at `path`, called `name` in errors.
 
     Raises IntegrityError when it is truncated, Invalid when its header is wrong or lacks what a model must say.
     """
-    claims = _Claims(path.name, read_header(path))
+    claims = _Claims(name or path.name, read_header(path, name))
     kind = claims.kind()
     return ModelFacts(
         kind=kind,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeGuard
 
 from atoll.core.errors import IntegrityError, Invalid
 
@@ -122,20 +122,20 @@ def is_gguf(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def read_header(path: Path) -> Header:
-    """The checked header of the GGUF file at `path`.
+def read_header(path: Path, name: str = "") -> Header:
+    """The checked header of the GGUF file at `path`, called `name` in errors.
 
     Raises IntegrityError when the file is shorter than its header says, Invalid when the header is not a valid one.
     """
     with path.open("rb", buffering=1 << 18) as file:
-        return _Reader(path, file, path.stat().st_size).header()
+        return _Reader(name or path.name, file, path.stat().st_size).header()
 
 
 class _Reader:
     """A cursor over one header; it alone knows where in the file we are."""
 
-    def __init__(self, path: Path, file: IO[bytes], size_bytes: int) -> None:
-        self._path = path
+    def __init__(self, name: str, file: IO[bytes], size_bytes: int) -> None:
+        self._name = name
         self._file = file
         self._size_bytes = size_bytes
         self._limit = min(size_bytes, HEADER_BYTES_MAX)
@@ -287,7 +287,7 @@ class _Reader:
 
     def _truncated(self, field: str, offset: int, size_bytes: int) -> NoReturn:
         raise IntegrityError(
-            f"{self._path.name} is truncated: {field} needs {size_bytes} bytes at offset {offset}, "
+            f"{self._name} is truncated: {field} needs {size_bytes} bytes at offset {offset}, "
             f"the file has {self._size_bytes}",
             hint="fetch it again",
             field=field,
@@ -295,11 +295,11 @@ class _Reader:
         )
 
     def _refuse(self, field: str, what: str, *, hint: str = "the file is corrupt or not what it claims") -> NoReturn:
-        message = f"{self._path.name}: {field} at offset {self._offset} {what}"
+        message = f"{self._name}: {field} at offset {self._offset} {what}"
         raise Invalid(message, field=field, hint=hint, offset=self._offset)
 
 
-def _is_integer(value: object) -> bool:
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

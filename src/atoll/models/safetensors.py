@@ -117,7 +117,8 @@ def _checked(path: Path, header: dict[str, Any], data_bytes: int) -> dict[str, t
 
 
 def _described(path: Path, name: str, entry: Any) -> tuple[str, int]:
-    if not isinstance(entry, dict) or entry.get("dtype") not in TYPE_BITS:
+    type_name = entry.get("dtype") if isinstance(entry, dict) else None
+    if not isinstance(type_name, str) or type_name not in TYPE_BITS:
         _refuse(path, f"{name}.dtype", "is not a known type")
     shape = entry.get("shape")
     if not isinstance(shape, list) or len(shape) > DIMENSIONS_MAX or not all(_is_size(size) for size in shape):
@@ -125,7 +126,7 @@ def _described(path: Path, name: str, entry: Any) -> tuple[str, int]:
     elements = 1
     for size in shape:
         elements *= size
-    return str(entry["dtype"]), elements
+    return type_name, elements
 
 
 def _span(path: Path, name: str, entry: dict[str, Any]) -> tuple[int, int]:

@@ -135,12 +135,18 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 def _names(tree: nodes.Template) -> Iterable[str]:
-    """Every attribute and constant subscript the template uses."""
+    """Every attribute, and every constant subscript or filter argument, the template uses."""
     for attribute in tree.find_all(nodes.Getattr):
         yield attribute.attr
     for item in tree.find_all(nodes.Getitem):
-        if isinstance(item.arg, nodes.Const) and isinstance(item.arg.value, str):
-            yield item.arg.value
+        yield from _texts([item.arg])
+    for filtered in tree.find_all(nodes.Filter):
+        if filtered.name in ("attr", "map"):
+            yield from _texts([*filtered.args, *(keyword.value for keyword in filtered.kwargs)])
+
+
+def _texts(arguments: Iterable[nodes.Node]) -> Iterable[str]:
+    return (a.value for a in arguments if isinstance(a, nodes.Const) and isinstance(a.value, str))
 
 
 def _reads_as_old_pickle(head: bytes) -> bool:

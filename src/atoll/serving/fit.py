@@ -18,7 +18,7 @@ PROMPT_CACHE_BYTES = 128 << 20
 BATCH_TOKENS = 512
 """Tokens computed at a time: the batch and micro-batch the engine is started with."""
 
-ENGINE_BYTES = 52 << 20
+ENGINE_BYTES = 48 << 20
 _CONTEXT_STEP = 256
 _F16_BYTES, _F32_BYTES = 2, 4
 _TOKEN_TEXT_BYTES = 400

@@ -43,7 +43,7 @@ FAILED_PROBES_MAX = 3
 DRAIN_EVERY_S = 0.1
 DRAIN_MARGIN_S = 2.0
 GRACE_DEFAULT_S = 10.0
-LOG_WARNINGS = 2
+LOG_ERRORS = 1
 _ANSWER_BYTES_MAX = 16 << 20
 
 
@@ -100,7 +100,11 @@ def serve(data: dict[str, Any]) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
-    wait_until_ready(server, spec)
+    try:
+        wait_until_ready(server, spec)
+    except Unavailable as error:
+        sys.stderr.write(f"{error.code}: {error}\n")
+        _leave(1)
     load_s = round(time.monotonic() - started, 3)
     weights_bytes = files.shape.weights_bytes
     task.report_progress("load", weights_bytes, weights_bytes, "byte", "serving", load_s=load_s)
@@ -115,7 +119,7 @@ def local_files(spec: ServeInput, store: BlobStore, cache: Path) -> Files:
     """
     model = _verified(spec.model, store, cache)
     adapters = tuple(_verified(adapter, store, cache) for adapter in spec.adapters)
-    facts = read_gguf(model)
+    facts = read_gguf(model, spec.model.name)
     if facts.shape is None:
         raise Invalid(f"{spec.model.name} is an adapter, not a model", field="model")
     if spec.context > facts.context_length:
@@ -125,7 +129,7 @@ def local_files(spec: ServeInput, store: BlobStore, cache: Path) -> Files:
             hint=f"at most {facts.context_length}",
         )
     for named, path in zip(spec.adapters, adapters, strict=True):
-        _check_adapter(named, read_gguf(path), facts)
+        _check_adapter(named, read_gguf(path, named.name), facts)
     return Files(model, adapters, facts, facts.shape)
 
 
@@ -189,7 +193,7 @@ def start(spec: ServeInput, files: Files) -> Server:
 def parameters(xllamacpp: Any, spec: ServeInput, files: Files, api_key: str) -> Any:
     """llama.cpp's own parameters (common_params) for this input."""
     p = xllamacpp.CommonParams()
-    p.verbosity = LOG_WARNINGS
+    p.verbosity = LOG_ERRORS
     p.model.path = str(files.model)
     p.model_alias = {spec.alias}
     p.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 1.0) for path in files.adapters]
@@ -244,10 +248,10 @@ def wait_until_ready(server: Server, spec: ServeInput) -> None:
         server.call("POST", "/v1/completions", {"prompt": "a", "max_tokens": 1}, WARM_UP_TIMEOUT_S)
 
 
-def keep_watch(server: Server, stop: threading.Event, grace_s: float) -> int:
+def keep_watch(server: Server, stop: threading.Event, grace_s: float, every_s: float = WATCH_EVERY_S) -> int:
     """Watch the server until it is told to stop (0) or does not answer any more (1): the exit code."""
     failed = 0
-    while not stop.wait(WATCH_EVERY_S):
+    while not stop.wait(every_s):
         try:
             server.requests_in_flight(PROBE_TIMEOUT_S)
             failed = 0
