@@ -20,6 +20,8 @@ TASK_HISTORY_EPOCHS = 3
 LOST_AFTER_TTLS = 2.0
 """A node is lost after so many lease times of silence; its agent stops fenced tasks after one."""
 
+DRAIN_LOOK_S = 1.0
+
 
 def node_lease(name: str) -> str:
     """Name of a node's lease."""
@@ -38,21 +40,26 @@ class NodeController(Controller):
 
     def reconcile(self, key: Key, world: Writer) -> float | None:
         node = world.read(key)
-        if node is None or node.is_deleting:
+        if node is None:
             return None
         silent_s = self._leases.stale_s(node_lease(node.name))
-        if silent_s > LOST_AFTER_TTLS * self._ttl_s:
-            phase, reason = "lost", f"silent for more than {LOST_AFTER_TTLS * self._ttl_s:g} s"
-        elif node.phase == "lost" and silent_s > 0:
-            return self._ttl_s / 2
-        else:
-            phase, reason = ("cordoned", "cordoned") if node.spec["cordoned"] else ("schedulable", "")
+        if node.phase == "lost" and silent_s != 0.0:
+            return self._ttl_s / 2  # until its lease is seen to move
+        phase, reason = self._judge(node, silent_s or 0.0, world)
         status = {"phase": phase, "reason": reason, "observed_generation": node.generation, "silent_s": 0.0}
         if phase == "lost":
-            status["silent_s"] = node.status.get("silent_s") or round(silent_s, 1)
+            status["silent_s"] = round(silent_s or 0.0, 1)
         if status != node.status:
             world.write(SetStatus(node, status, phase.capitalize() if phase != node.phase else "", reason))
-        return self._ttl_s / 2
+        return DRAIN_LOOK_S if phase == "draining" else self._ttl_s / 2
+
+    def _judge(self, node: Resource, silent_s: float, world: Writer) -> tuple[str, str]:
+        if silent_s > LOST_AFTER_TTLS * self._ttl_s:
+            return "lost", f"silent for more than {LOST_AFTER_TTLS * self._ttl_s:g} s"
+        if node.is_deleting:
+            left = sum(t.phase not in TASK_ENDED for t in _tasks_on(node.name, world))
+            return ("draining", f"{left} tasks are ending") if left else ("drained", "")
+        return ("cordoned", "cordoned") if node.spec["cordoned"] else ("schedulable", "")
 
 
 class TaskController(Controller):
@@ -68,9 +75,9 @@ class TaskController(Controller):
 
     def keys_for(self, change: Change, world: Writer) -> Iterable[Key]:
         node = world.read(change.key)
-        if node is None or node.phase != "lost":
+        if node is None or (node.phase != "lost" and not node.is_deleting):
             return []
-        return [t.key for t in world.scope.find_all("Task") if t.spec["node"] == change.name]
+        return [t.key for t in _tasks_on(change.name, world)]
 
     def reconcile(self, key: Key, world: Writer) -> float | None:
         task = world.read(key)
@@ -80,7 +87,7 @@ class TaskController(Controller):
         if node is None or node.phase == "lost":
             reason = f"node {task.spec['node']} was lost"
             world.write(SetStatus(task, task.status | {"phase": "lost", "reason": reason}, "Lost", reason))
-        elif task.is_deleting and not task.spec["stop"]:
+        elif (task.is_deleting or node.is_deleting) and not task.spec["stop"]:
             world.write(SetSpec(task, task.spec | {"stop": True}, reason=""))
         return None
 
@@ -136,6 +143,10 @@ def _forgotten(workload: Resource, tasks: list[Resource]) -> list[Write]:
     oldest_kept = workload.status.get("epoch", 0) - TASK_HISTORY_EPOCHS
     old = (t for t in tasks if t.spec["epoch"] <= oldest_kept and t.phase in TASK_ENDED and not t.is_deleting)
     return [MarkDeleting(t, reason="") for t in old]
+
+
+def _tasks_on(node: str, world: Writer) -> list[Resource]:
+    return [t for t in world.scope.find_all("Task") if t.spec["node"] == node]
 
 
 def _is_pending(workload: Resource) -> bool:

@@ -65,17 +65,16 @@ def _follow(
 ) -> Decision:
     first = current[0]
     status |= {"progress": first.status.get("progress", {}), "endpoint": first.status.get("endpoint", {})}
-    failed = next((t for t in current if t.phase in ("failed", "lost")), None)
-    ended_early = workload.spec["restart"]["policy"] == "always" and any(t.phase == "succeeded" for t in current)
-    if failed is not None or ended_early:
+    culprit = _culprit(current, workload.spec["restart"]["policy"])
+    if culprit is not None:
         to_stop = tuple(t for t in living if not t.spec["stop"])
         if living:
-            return Decision(status | {"phase": "stopping", "reason": _why(failed or first), "endpoint": {}}, to_stop)
-        return _after_failure(workload, status, failed or first, now)
+            return Decision(status | {"phase": "stopping", "reason": _why(culprit), "endpoint": {}}, to_stop)
+        return _after_end(workload, status, culprit, now)
     if all(t.phase == "succeeded" for t in current):
         done = {"phase": "succeeded", "reason": "", "result": first.status.get("result", {}), "ended_at": now}
         return Decision(status | done, reason="Succeeded")
-    running = sum(t.phase == "running" for t in current)
+    running = sum(t.phase in ("running", "succeeded") for t in current)
     status["started_at"] = status.get("started_at") or now
     if running == len(current):
         return Decision(
@@ -84,15 +83,33 @@ def _follow(
     return Decision(status | {"phase": "starting", "reason": f"{running} of {len(current)} tasks run"})
 
 
+def _culprit(current: list[Resource], policy: str) -> Resource | None:
+    """The task whose end ends the gang, or None: one that failed for good, else one that nobody had asked to stop."""
+    bad = {"failed", "lost"} | ({"succeeded"} if policy == "always" else set())
+    ended = (t for t in current if t.phase in bad)
+    return min(ended, key=lambda t: (not _is_permanent(t), t.spec["stop"]), default=None)
+
+
+def _is_permanent(task: Resource) -> bool:
+    return task.status.get("exit_code") == PERMANENT_FAILURE
+
+
+def _after_end(workload: Resource, status: dict[str, Any], culprit: Resource, now: float) -> Decision:
+    if culprit.spec["stop"] and not _is_permanent(culprit):
+        again = {"phase": "pending", "reason": "was stopped; starting again", "endpoint": {}}
+        return Decision(status | again, reason="Restarting", message="its tasks were asked to stop")
+    return _after_failure(workload, status, culprit, now)
+
+
 def _after_failure(workload: Resource, status: dict[str, Any], failed: Resource, now: float) -> Decision:
     restart = workload.spec["restart"]
     why = _why(failed)
     error = failed.status.get("result", {}).get("error", {})
     status |= {"endpoint": {}, "log_tail": failed.status.get("log_tail", []), "error": error}
-    is_permanent = failed.status.get("exit_code") == PERMANENT_FAILURE
     restarts = 0 if _ran_stably(failed, restart["stable_s"], now) else status.get("restarts", 0)
-    is_over = restart["limit"] and restarts >= restart["limit"]
-    if is_permanent or restart["policy"] == "never" or is_over:
+    is_endless = restart["policy"] == "always" and restart["limit"] == 0
+    is_over = restarts >= restart["limit"] and not is_endless
+    if _is_permanent(failed) or restart["policy"] == "never" or is_over:
         tries = f" after {restarts} restarts" if is_over and restarts else ""
         return Decision(
             status | {"phase": "failed", "reason": why + tries, "ended_at": now}, reason="Failed", message=why

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from typing import Any
 
 from atoll.compute.resources import WORKLOAD
-from atoll.core.errors import AtollError, Unavailable
+from atoll.core.errors import AtollError, Conflict, Invalid, Unavailable
 from atoll.core.reconcile import Controller, Writer
 from atoll.core.resources import Key, Resource
 from atoll.core.store import Create, MarkDeleting, SetStatus, Write
@@ -52,16 +52,13 @@ class JobController(Controller):
             if workload is None:
                 self._begin(run, name, workloads, world)
             elif workload.phase == "succeeded":
-                fields, writes = self.finish(run, workload, world)
-                done = {"phase": self.phase_done, "reason": "", "progress": workload.status.get("progress", {})}
-                phase = str(fields.get("phase", self.phase_done))
-                world.write(_set(run, done | fields, phase.capitalize(), str(fields.get("reason", ""))), *writes)
+                self._end(run, workload, world)
             else:
                 self._follow(run, workload, world)
         except NotYet as waiting:
             _update(run, {"phase": "pending", "reason": str(waiting)}, world)
             return LOOK_AGAIN_S
-        except Unavailable:
+        except (Unavailable, Conflict):
             raise
         except AtollError as error:
             world.write(_set(run, {"phase": "failed", "reason": str(error)}, "Failed", str(error)))
@@ -69,11 +66,22 @@ class JobController(Controller):
 
     def _begin(self, run: Resource, name: str, older: list[Resource], world: Writer) -> None:
         spec, remembered = self.workload_for(run, world)
+        if world.scope.find("Workload", name, run.project) is not None:
+            raise NotYet(f"waiting for the end of another workload called {name!r}")
         world.write(
             Create("Workload", run.project, name, WORKLOAD.parse_spec(spec), {"phase": "pending"}, owner=run.uid),
             _set(run, {"phase": "pending", "reason": "waiting for a place", **remembered}, "Started"),
             *(MarkDeleting(w) for w in older if not w.is_deleting),
         )
+
+    def _end(self, run: Resource, workload: Resource, world: Writer) -> None:
+        try:
+            fields, writes = self.finish(run, workload, world)
+        except KeyError as missing:
+            raise Invalid(f"{workload.key} left no {missing} in its result", hint="its engine erred") from None
+        done = {"phase": self.phase_done, "reason": "", "progress": workload.status.get("progress", {})}
+        phase = str(fields.get("phase", self.phase_done))
+        world.write(_set(run, done | fields, phase.capitalize(), str(fields.get("reason", ""))), *writes)
 
     def _follow(self, run: Resource, workload: Resource, world: Writer) -> None:
         status = workload.status

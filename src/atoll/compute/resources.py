@@ -45,7 +45,7 @@ class NodeSpec(Spec):
 
 
 class NodeStatus(Status):
-    """schedulable, cordoned or lost."""
+    """schedulable, cordoned, lost; being deleted: draining, drained."""
 
     silent_s: float = Field(0.0, description="Seconds without a sign of life when it was declared lost.")
 
@@ -150,6 +150,10 @@ def _is_on_a_node(task: Resource) -> bool:
     return task.phase not in TASK_ENDED
 
 
+def _may_have_tasks(node: Resource) -> bool:
+    return node.phase not in ("lost", "drained")
+
+
 NODE = KINDS.register(
     Kind(
         "Node",
@@ -164,6 +168,7 @@ NODE = KINDS.register(
             ("CPU", "spec.inventory.cpu"),
             ("MEMORY", "spec.inventory.memory_bytes"),
         ),
+        holds=_may_have_tasks,
     )
 )
 WORKLOAD = KINDS.register(

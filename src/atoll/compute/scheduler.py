@@ -8,7 +8,7 @@ issue; the shape `plan(snapshot) -> Plan` stays.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Plan:
 
 def plan(waiting: Sequence[Waiting], machines: Sequence[Machine]) -> Plan:
     """Place what fits; never more than a machine has, never part of a gang."""
+    machines = [replace(machine) for machine in machines]
     result = Plan()
     for workload in sorted(waiting, key=lambda w: (-w.priority, w.created_at, w.uid)):
         nodes = _place(workload, machines)

@@ -1,0 +1,1 @@
+"""Where tasks run: one small interface, and the runtimes behind it."""
