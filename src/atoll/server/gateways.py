@@ -66,7 +66,7 @@ def _snapshot(centre: Centre) -> dict[str, Any]:
     }
     limits = {
         "body_bytes_max": centre.settings.body_bytes_max,
-        "parallel_per_key_max": centre.settings.parallel_per_key_max,
+        "requests_per_key_max": centre.settings.requests_per_key_max,
     }
     models = route_table(scope.find_all("Deployment"), scope.find_all("Replica"))
     return {"keys": keys, "models": models, "limits": limits}

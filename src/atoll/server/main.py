@@ -7,15 +7,17 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 import uvicorn
 
 from atoll.core.errors import AtollError
+from atoll.core.logs import log_to_stderr
 from atoll.core.settings import Settings, load
-from atoll.core.telemetry import log_to_stderr
 from atoll.server.app import make_app
 from atoll.server.centre import Centre
 from atoll.server.processes import exit_with_parent, hold_lock, listening_socket
+from atoll.server.wait import Waiter
 
 STOP_S = 8
 
@@ -49,15 +51,26 @@ def serve(settings: Settings, listener: socket.socket) -> int:
         timeout_keep_alive=75,
         ws="none",
     )
-    server = uvicorn.Server(config)
-
-    def stop() -> None:
-        app.state.waiter.stop()
-        server.should_exit = True
-
-    exit_with_parent(stop)
+    server = _Server(config, app.state.waiter)
+    exit_with_parent(server.stop)
     server.run(sockets=[listener])
     return 0
+
+
+class _Server(uvicorn.Server):
+    """Answers everybody who waits for changes before it counts who is left."""
+
+    def __init__(self, config: uvicorn.Config, waiter: Waiter) -> None:
+        super().__init__(config)
+        self._waiter = waiter
+
+    def stop(self) -> None:
+        self._waiter.stop()
+        self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._waiter.stop()
+        super().handle_exit(sig, frame)
 
 
 if __name__ == "__main__":

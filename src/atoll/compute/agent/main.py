@@ -31,6 +31,7 @@ from atoll.compute.runtime.processes import STOP_MARGIN_S, ProcessRuntime
 from atoll.compute.runtime.shim import boot_id
 from atoll.core.errors import AtollError, Conflict, Fenced, Unauthorized
 from atoll.core.files import read_json, write_json
+from atoll.core.logs import log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -311,7 +312,7 @@ def _parent_descriptor() -> int | None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; see the module's docstring."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s agent %(levelname)s %(message)s", stream=sys.stderr)
+    log_to_stderr("agent", os.environ.get("ATOLL_LOG_LEVEL") or "INFO")
     arguments, bell = _arguments(words), Bell()
     try:
         agent = _begin(arguments, bell)
