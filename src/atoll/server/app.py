@@ -38,7 +38,7 @@ def make_app(centre: Centre) -> FastAPI:
         version=__version__,
         description="Management API: resources with spec and status, events, logs, keys, usage.",
         openapi_url="/api/v1/openapi.json",
-        docs_url="/api/v1/docs",
+        docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
     )
@@ -65,7 +65,7 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(404)
     async def _of_a_path(request: Request, _: Exception) -> Response:
-        return error_response(NotFound(f"there is nothing at {request.url.path}", hint="see /api/v1/docs"))
+        return error_response(NotFound(f"there is nothing at {request.url.path}", hint="see /api/v1/openapi.json"))
 
     @app.exception_handler(Exception)
     async def _of_a_bug(request: Request, error: Exception) -> Response:
