@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,13 +79,25 @@ class Platform:
         return {**kept, "ATOLL_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
 
     def start(self) -> Platform:
-        """Start and wait until the door answers."""
+        """Start, and wait until the door answers and the node is there."""
+        self.launch()
+        until(self._is_up, f"{self.address} to answer")
+        return self
+
+    def launch(self) -> None:
+        """Start, and wait for nothing."""
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / "up.log").open("ab") as log:
             command = [ATOLL, "up", "--listen", f"127.0.0.1:{self.port}"]
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-        until(self._is_up, f"{self.address} to answer")
-        return self
+
+    def is_healthy(self) -> bool:
+        """Whether /healthz answers well."""
+        try:
+            with urllib.request.urlopen(f"{self.address}/healthz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def stop(self) -> int:
         """Ctrl-C, and wait."""

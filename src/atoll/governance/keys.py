@@ -10,8 +10,10 @@ import hashlib
 import secrets
 import string
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from atoll.core.resources import Resource
+if TYPE_CHECKING:
+    from atoll.core.resources import Resource
 
 PREFIX = "sk-atoll-"
 _ALPHABET = string.ascii_letters + string.digits

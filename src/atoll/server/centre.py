@@ -31,6 +31,7 @@ from atoll.governance.ledger import Ledger
 from atoll.governance.resources import API_KEY, PROJECT
 from atoll.models.controllers import ModelController, ModelVersionController
 from atoll.server import kinds
+from atoll.server.processes import system_key
 from atoll.serving.controllers import DeploymentController, ReplicaController
 from atoll.training.controllers import EvaluationController, PipelineController, TrainingRunController
 
@@ -95,15 +96,6 @@ def controllers(leases: Leases, blobs: BlobStore, lease_ttl_s: float) -> list[Co
         ReplicaController(),
         Collector(),
     ]
-
-
-def system_key(settings: Settings) -> str:
-    """The key the platform's own parts share, made at the first start (mode 600)."""
-    path = settings.home / "run" / "system.key"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        write_bytes(path, new_key().encode(), mode=0o600)
-    return path.read_text().strip()
 
 
 def first_start(store: Store, settings: Settings) -> None:

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from atoll.core.errors import Conflict, Invalid
+from atoll.core.files import write_bytes
 from atoll.core.settings import Settings
+from atoll.governance.keys import new_key
 
 LISTEN_FD = "ATOLL_LISTEN_FD"
 PARENT_FD = "ATOLL_PARENT_FD"
@@ -39,6 +41,15 @@ def hold_lock(path: Path, what: str, wait_s: float = 0.0, **facts: object) -> It
         file.write(json.dumps({"pid": os.getpid(), **facts}))
         file.flush()
         yield
+
+
+def system_key(settings: Settings) -> str:
+    """The key the platform's own parts share, made at the first start (mode 600)."""
+    path = settings.home / "run" / "system.key"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        write_bytes(path, new_key().encode(), mode=0o600)
+    return path.read_text().strip()
 
 
 def listening_socket(settings: Settings) -> socket.socket:

@@ -23,8 +23,7 @@ from pathlib import Path
 from atoll.core.errors import Unavailable
 from atoll.core.files import write_json
 from atoll.core.settings import Settings
-from atoll.server.centre import system_key
-from atoll.server.processes import LISTEN_FD, PARENT_FD, bind, hold_lock
+from atoll.server.processes import LISTEN_FD, PARENT_FD, bind, hold_lock, system_key
 
 READY_S = 60.0
 STOP_S = {"agent": 25.0, "gateway": 15.0, "server": 12.0}
