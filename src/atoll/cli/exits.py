@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -47,7 +48,10 @@ def end_with(error: AtollError) -> NoReturn:
 
 def end_with_usage(error: typer.TyperException) -> NoReturn:
     """A command line that cannot be understood."""
-    say("error", error.format_message())
+    message = error.format_message()
+    if not message:  # the help was shown instead
+        sys.exit(error.exit_code)
+    say("error", message)
     context = getattr(error, "ctx", None)
     say("hint", f"see: {context.command_path if context else 'atoll'} --help")
     sys.exit(error.exit_code)
@@ -71,7 +75,7 @@ def say(kind: str, text: str) -> None:
     """One line on standard error; the kind is red on a terminal."""
     from atoll.cli.render import clean
 
-    is_coloured = sys.stderr.isatty()
+    is_coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     colour = {"error": "\x1b[31m", "hint": "\x1b[2m"}.get(kind, "") if is_coloured else ""
     reset = "\x1b[0m" if colour else ""
     sys.stderr.write(f"{colour}{kind}:{reset} {clean(text)}\n")

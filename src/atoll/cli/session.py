@@ -97,8 +97,8 @@ def command(
     """
 
     def declare(function: Callable[Concatenate[Session, P], None]) -> Callable[Concatenate[Session, P], None]:
-        epilog = "Examples:\n\n" + "\n\n".join(f"  {_unmarked(line)}" for line in examples)
-        help_text = _unmarked(inspect.cleandoc(function.__doc__ or ""))
+        epilog = "Examples:\n\n" + "\n".join(f"  {_unmarked(line)}" for line in examples)
+        help_text = _unmarked(paragraphs(function.__doc__ or ""))
         app.command(name, help=help_text, epilog=epilog, rich_help_panel=panel, no_args_is_help=no_args_is_help)(
             _with_globals(function)
         )
@@ -110,14 +110,14 @@ def command(
 def _with_globals(function: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
     own = inspect.signature(function, eval_str=True)
     parameters = [
-        inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+        inspect.Parameter("run_context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
         *list(own.parameters.values())[1:],
         *(_global(name, hint) for name, hint in _GLOBALS.items() if name not in own.parameters),
     ]
 
-    def invoke(context: typer.Context, **options: Any) -> None:
+    def invoke(run_context: typer.Context, **options: Any) -> None:
         given = {name: options.pop(name) for name in _GLOBALS if name in options}
-        base: Session = context.find_object(Session) or Session()
+        base: Session = run_context.find_object(Session) or Session()
         session = base.overridden(given)
         try:
             function(session, **options)  # type: ignore[call-arg]
@@ -133,6 +133,11 @@ def _with_globals(function: Callable[Concatenate[Session, P], None]) -> Callable
 
 def _global(name: str, hint: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+
+
+def paragraphs(docstring: str) -> str:
+    """A docstring with the lines of each paragraph joined; the terminal breaks them anew."""
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(docstring).split("\n\n"))
 
 
 def _unmarked(text: str) -> str:

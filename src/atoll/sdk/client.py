@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -17,7 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
-from atoll.core.errors import AtollError, NotFound, Unavailable
+from atoll.core.errors import AtollError, Invalid, NotFound, Unavailable
 from atoll.core.resources import DEFAULT_PROJECT, SYSTEM_PROJECT, Resource
 from atoll.sdk import wire
 from atoll.sdk.chat import ChatPiece, stream_chat
@@ -26,7 +27,7 @@ from atoll.sdk.credentials import Credentials
 from atoll.sdk.errors import TimedOut
 from atoll.sdk.manifest import Manifest
 from atoll.sdk.sse import read_events
-from atoll.sdk.wire import Change, Event, KindInfo, Listing, NewKey, Tree, Usage, UsageRow, WatchEvent
+from atoll.sdk.wire import Change, Event, KindInfo, Listing, NewKey, Tree, Usage, UsageRow, UsageTotal, WatchEvent
 
 PATIENCE_S = 60.0
 """How long watching and waiting put up with a server that does not answer."""
@@ -128,10 +129,10 @@ class Client:
             try:
                 data = self._call("POST", f"/api/v1/projects/{quote(project, safe='')}/apply", body=body)
             except AtollError as error:
-                index = error.details.get("index")
-                if not isinstance(index, int) or not 0 <= index < len(group):
+                index, path = _place(error)
+                if index is None or index >= len(group):
                     raise
-                raise manifests[group[index]].located(error) from error
+                raise manifests[group[index]].located(error, path) from error
             changes |= {i: wire.change(c, project) for i, c in zip(group, data["changes"], strict=True)}
         return [changes[i] for i in sorted(changes)]
 
@@ -141,7 +142,7 @@ class Client:
             try:
                 project = self._project_of(self.kind(manifest.kind), manifest.project)
             except NotFound as error:
-                raise manifest.located(error, "kind") from error
+                raise manifest.located(Invalid(error.message, field="kind", hint=error.hint)) from error
             groups.setdefault(project, []).append(i)
         return groups
 
@@ -274,7 +275,7 @@ class Client:
         """Tokens and cost between two Unix times, by "key" and "model"."""
         path = f"/api/v1/projects/{quote(project or self.project, safe='')}/usage"
         data = self._call("GET", path, params={"since": since, "until": until, "by": ",".join(by)})
-        return Usage([wire.known(UsageRow, row) for row in data["rows"]], wire.known(UsageRow, data["total"]))
+        return Usage([wire.known(UsageRow, row) for row in data["rows"]], wire.known(UsageTotal, data["total"]))
 
     def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[ChatPiece]:
         """The answer of a deployed model, as it arrives; `options` as in OpenAI's API."""
@@ -302,6 +303,14 @@ class Client:
 def is_current(resource: Resource) -> bool:
     """Whether the status speaks of the present spec, not of an older one."""
     return int(resource.status.get("observed_generation", 0)) >= resource.generation
+
+
+def _place(error: AtollError) -> tuple[int | None, str]:
+    """Which resource of a batch an error speaks of, and which field of it."""
+    index, path = error.details.get("index"), str(error.details.get("field") or "")
+    if in_body := re.fullmatch(r"resources\.(\d+)\.?(.*)", path):
+        return int(in_body[1]), in_body[2]
+    return (index, path) if isinstance(index, int) else (None, path)
 
 
 class _Patience:

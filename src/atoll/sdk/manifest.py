@@ -13,17 +13,21 @@ is the server's to say; its answers are mapped back to lines here.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from atoll.core.errors import AtollError, Invalid, NotFound, TooLarge
+from atoll.core.errors import AtollError, Invalid, TooLarge
 from atoll.sdk.yaml_lines import Document, read_documents
 
 E = TypeVar("E", bound=AtollError)
 
 FIELDS = ("kind", "name", "project", "labels", "spec")
+READ_ONLY = frozenset({"uid", "version", "generation", "owner", "created_at", "updated_at", "deleting_at", "status"})
+"""Fields the platform adds; passed over, so that what `get -o yaml` prints can be edited and applied."""
+
 FILE_BYTES_MAX = 8 << 20
 _SHOWN_CHARACTERS_MAX = 60
 
@@ -50,23 +54,23 @@ class Manifest:
 
     def located(self, error: E, path: str = "") -> E:
         """The same error, its message led by file and line and naming the value it speaks of."""
-        path = str(error.details.get("field") or path)
+        path = path or str(error.details.get("field") or "")
         details = {k: v for k, v in error.details.items() if k not in ("message", "hint")}
         message = f"{self.where(path)}: {error.message}"
         value = _shown(details["value"]) if "value" in details else ""
-        if value and value not in message:
+        if value and not re.search(rf"(?<!\w){re.escape(value)}(?!\w)", error.message):
             message += f" (value: {value})"
         return type(error)(message, hint=error.hint, **details)
 
 
 def read_manifests(path: Path | str) -> list[Manifest]:
-    """Every manifest of a file; NotFound, TooLarge or Invalid name the file."""
+    """Every manifest of a file; TooLarge or Invalid names the file."""
     path = Path(path)
     try:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError as error:
-        raise NotFound(f"there is no file {str(path)!r}", hint="-f - reads standard input") from error
+        raise Invalid(f"there is no file {str(path)!r}", field=str(path), hint="-f - reads standard input") from error
     except OSError as error:
         raise Invalid(f"cannot read {str(path)!r}: {error.strerror}", field=str(path)) from error
     return parse_manifests(data, str(path))
@@ -99,7 +103,7 @@ def _manifest(document: Document, file: str) -> Manifest:
     if not isinstance(value, dict):
         raise _error(document, file, "", f"a manifest must be a mapping, not {_shown(value)}")
     for name in value:
-        if name not in FIELDS:
+        if name not in FIELDS and name not in READ_ONLY:
             nearest = difflib.get_close_matches(name, FIELDS, 1, 0.5)
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
             message = f"a manifest has no field {name!r} (value: {_shown(value[name])})"

@@ -113,11 +113,22 @@ class UsageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageTotal:
+    """All rows of a statement together; `cost` by currency."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cost: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """A statement: one row a group, and their total."""
 
     rows: list[UsageRow]
-    total: UsageRow
+    total: UsageTotal
 
 
 @dataclass(frozen=True, slots=True)

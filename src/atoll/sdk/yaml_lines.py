@@ -1,4 +1,4 @@
-"""YAML as plain JSON values, with the line of every field kept.
+"""YAML as plain JSON values, with the line of every field kept; and values as YAML that is read back the same.
 
 Only what JSON can say: YAML 1.2 core scalars, so `no`, `on`, `12:30` and dates stay texts and `1e-4` is a
 number. Anchors, aliases and merge keys work within a bound. Knows nothing of manifests.
@@ -44,9 +44,24 @@ class _Loader(_SafeLoader):
     """The safe loader with YAML 1.2's core schema in place of YAML 1.1's."""
 
 
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper; texts that either version of YAML would take for something else are quoted."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 _Loader.yaml_implicit_resolvers = {}
 for _name, _pattern in _CORE_SCHEMA.items():
-    _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), None)
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), None)
+
+
+def dump_yaml(value: Any) -> str:
+    """A JSON value as block YAML in its own order."""
+    return str(
+        yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=100)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,7 @@ class Document:
         return self.lines.get(here, self.line)
 
     def _descend(self, here: Path, parts: list[str]) -> tuple[Path, list[str]]:
-        for count in range(1, len(parts) + 1):
+        for count in range(len(parts), 0, -1):
             name = ".".join(parts[:count])
             if (*here, name) in self.lines:
                 return (*here, name), parts[count:]

@@ -74,6 +74,7 @@ async def sync(request: Request, centre: CentreOf, _: Operator, wanted: Sync) ->
     forget, forget_workloads = await run_in_threadpool(_take_reports, scope, wanted.observed)
     deadline = centre.clock.monotonic() + min(wanted.wait_s, WAIT_S_MAX)
     while True:
+        ticket = waiter.ticket()
         tasks = await run_in_threadpool(_wanted_on, scope, wanted.node)
         seen = zlib.crc32(orjson.dumps(tasks)) or 1
         logs = demands.of(wanted.node)
@@ -81,7 +82,7 @@ async def sync(request: Request, centre: CentreOf, _: Operator, wanted: Sync) ->
         if seen != wanted.seen or wanted.observed or logs or forget or left_s <= 0 or waiter.is_stopping:
             answer = {"seen": seen, "tasks": tasks, "logs": logs}
             return answer | {"forget": forget, "forget_workloads": forget_workloads}
-        await waiter.wait(left_s)
+        await waiter.wait(ticket, left_s)
 
 
 def _renew(centre: Centre, wanted: Sync) -> None:

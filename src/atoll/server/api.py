@@ -111,6 +111,7 @@ async def list_or_watch(
     """All of a kind, or (watch=1) a stream of what changes after change number `seen`."""
     kind = kind_in(plural, tenant.project)
     if watch:
+        await run_in_threadpool(_check_history, tenant.scope, seen)
         stream = _watch(request.app.state.waiter, tenant, kind, seen)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
     head = request.app.state.waiter.head
@@ -219,19 +220,26 @@ def _event(change: Change) -> dict[str, Any]:
     }
 
 
+def _check_history(scope: Scope, seen: int) -> None:
+    oldest = scope.oldest_change()
+    if oldest is not None and seen < oldest - 1:
+        raise Conflict(f"changes after {seen} are no longer kept, the oldest is {oldest}", hint="list again, then watch")
+
+
 async def _watch(waiter: Waiter, tenant: Tenant, kind: Kind, seen: int) -> AsyncIterator[bytes]:
     yield b": watching\n\n"
     while not waiter.is_stopping:
+        ticket, head = waiter.ticket(), waiter.head
         changes = await run_in_threadpool(tenant.scope.changes, seen)
         if changes:
             seen = changes[-1].seq
             for message in await run_in_threadpool(_messages, tenant.scope, kind, changes):
                 yield message
-        elif waiter.head <= seen:
-            await waiter.wait(HEARTBEAT_S)
+        elif head <= seen:
+            await waiter.wait(ticket, HEARTBEAT_S)
             yield b": alive\n\n"
         else:
-            seen = waiter.head
+            seen = head  # all up to here are of other projects
 
 
 def _messages(scope: Scope, kind: Kind, changes: list[Change]) -> list[bytes]:

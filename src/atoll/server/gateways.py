@@ -35,12 +35,13 @@ async def snapshot(
     waiter = request.app.state.waiter
     deadline = centre.clock.monotonic() + min(wait_s, WAIT_S_MAX)
     while True:
+        ticket = waiter.ticket()
         made = await run_in_threadpool(_snapshot, centre)
         number = zlib.crc32(orjson.dumps(made)) or 1
         left_s = deadline - centre.clock.monotonic()
         if number != seen or left_s <= 0 or waiter.is_stopping:
             return {"seen": number, **made}
-        await waiter.wait(left_s)
+        await waiter.wait(ticket, left_s)
 
 
 @router.post("/usage")

@@ -39,10 +39,14 @@ class Waiter:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake)
 
-    async def wait(self, timeout_s: float) -> None:
-        """Until the next advance or nudge, at most `timeout_s`."""
+    def ticket(self) -> asyncio.Event:
+        """Take one before looking, hand it to `wait`: what happens in between is then not slept through."""
+        return self._event
+
+    async def wait(self, ticket: asyncio.Event, timeout_s: float) -> None:
+        """Until the first advance or nudge since `ticket` was taken, at most `timeout_s`."""
         try:
-            await asyncio.wait_for(self._event.wait(), timeout_s)
+            await asyncio.wait_for(ticket.wait(), timeout_s)
         except TimeoutError:
             return
 

@@ -25,7 +25,7 @@ class DeploymentSpec(Spec):
     engine: str = Field("auto", description="Serving engine; auto chooses by the model's format.")
     context: int = Field(2048, ge=128, description="Context of each slot, tokens.")
     slots: int = Field(4, ge=1, le=256, description="Requests one replica serves at a time.")
-    cpu: float = Field(1.0, gt=0, description="Processor cores each replica is counted with.")
+    cpu: float = Field(0.5, gt=0, description="Processor cores each replica is counted with.")
     threads: int = Field(0, ge=0, description="Threads of the engine; 0 takes the node's cores.")
     embedding: bool = Field(False, description="Serve embeddings instead of text.")
     price: Price | None = Field(None, description="What its tokens cost.")

@@ -1,0 +1,74 @@
+"""Commands on a terminal of their own: what a person sees and types."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+
+from running import ATOLL, Platform
+
+LIMIT_S = 90.0
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Terminal:
+    """One command in a pseudo terminal."""
+
+    def __init__(self, up: Platform, *words: str) -> None:
+        self._fd, inner = pty.openpty()
+        environment = {**up.environment, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+        environment.pop("NO_COLOR", None)
+        self.process = subprocess.Popen(
+            [ATOLL, *words], env=environment, stdin=inner, stdout=inner, stderr=inner, start_new_session=True
+        )
+        os.close(inner)
+        self.raw = ""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        os.close(self._fd)
+
+    @property
+    def text(self) -> str:
+        """All that was shown, without escapes."""
+        return _ESCAPES.sub("", self.raw).replace("\r\n", "\n")
+
+    def until(self, words: str, times: int = 1) -> str:
+        """Read until `words` were shown so many times."""
+        deadline = time.monotonic() + LIMIT_S
+        while self.text.count(words) < times:
+            assert time.monotonic() < deadline, f"never showed {words!r}: {self.text}"
+            assert self._read() or self.process.poll() is None, f"ended without {words!r}: {self.text}"
+        return self.text
+
+    def type(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def end(self) -> int:
+        """Read to the end; the exit code."""
+        deadline = time.monotonic() + LIMIT_S
+        while self._read() or self.process.poll() is None:
+            assert time.monotonic() < deadline, f"does not end: {self.text}"
+        return self.process.wait(10)
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._fd], [], [], 0.2)
+        data = b""
+        if ready:
+            with contextlib.suppress(OSError):
+                data = os.read(self._fd, 65_536)
+        self.raw += data.decode(errors="replace")
+        return bool(data)
