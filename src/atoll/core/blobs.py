@@ -8,11 +8,14 @@ Writers of the same bytes never disturb each other. The store does not know what
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +27,8 @@ from atoll.core.errors import Conflict, IntegrityError, Invalid, NotFound
 from atoll.core.files import disk_full_named, replace_file
 
 CHUNK_BYTES = 1 << 20
+FRESH_S = 3_600.0
+"""A blob younger than this is not written again to keep it from being collected."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -79,14 +84,14 @@ class BlobStore:
     def put_bytes(self, data: bytes) -> Blob:
         """Store `data`; storing the same bytes again is free."""
         blob = Blob(digest_of(data), len(data))
-        if not self.exists(blob.digest):
+        if not self._is_fresh(blob.digest):
             self._write(blob.digest, iter([data]))
         return blob
 
     def put_file(self, path: Path) -> Blob:
         """Store the file at `path`; raises IntegrityError when it changes while it is read."""
         blob = Blob(digest_of_file(path), path.stat().st_size)
-        if not self.exists(blob.digest):
+        if not self._is_fresh(blob.digest):
             with path.open("rb") as file:
                 self._write(blob.digest, iter(lambda: file.read(CHUNK_BYTES), b""))
         return blob
@@ -108,20 +113,37 @@ class BlobStore:
         return data
 
     def fetch(self, digest: str, path: Path) -> Path:
-        """Copy the blob to `path`, verified; goes on from `path`.part if an earlier try broke off."""
+        """Copy the blob to `path`, verified; goes on from `path`.part if an earlier try broke off.
+
+        Of several fetching to one `path` at once, in any process, one copies and the others wait for it.
+        """
         part = path.with_name(path.name + ".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with disk_full_named(path), self.open(digest) as source, part.open("ab") as target:
-            source.seek(target.tell())
+        self.size_bytes(digest)
+        with disk_full_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(part) as target:
+                if path.exists() and digest_of_file(path) == digest:
+                    part.unlink()
+                    return path
+                resumed = target.seek(0, os.SEEK_END) > 0
+                self._append(digest, target)
+                if resumed and digest_of_file(part) != digest:  # what was there before may be to blame
+                    target.truncate(0)
+                    self._append(digest, target)
+                if digest_of_file(part) != digest:
+                    part.unlink()
+                    raise _corrupt(digest, self.url)
+                os.replace(part, path)
+        return path
+
+    def _append(self, digest: str, target: IO[bytes]) -> None:
+        """The rest of the blob, from where `target` ends."""
+        with self.open(digest) as source:
+            source.seek(target.seek(0, os.SEEK_END))
             while chunk := source.read(CHUNK_BYTES):
                 target.write(chunk)
-            target.flush()
-            os.fsync(target.fileno())
-        if digest_of_file(part) != digest:
-            part.unlink()
-            raise _corrupt(digest, self.url)
-        os.replace(part, path)
-        return path
+        target.flush()
+        os.fsync(target.fileno())
 
     def verify(self, digest: str) -> None:
         """Read the whole blob and raise IntegrityError unless its bytes match its name."""
@@ -151,10 +173,25 @@ class BlobStore:
         dead = [d for d in self.digests() if d not in living and self._age_s(self.path_of(d), now) > grace_s]
         for digest in dead:
             self._fs.rm_file(self.path_of(digest))
-        for path in self._fs.find(f"{self._root}/partial"):
+        for path in self._fs.find(f"{self._root}/partial") + self._broken_writes():
             if self._age_s(str(path), now) > grace_s:
                 self._fs.rm_file(path)
         return dead
+
+    def _broken_writes(self) -> list[str]:
+        """Temporary files among the blobs, of writers that were killed."""
+        return [p for p in self._fs.find(f"{self._root}/sha256") if str(p).rsplit("/", 1)[-1].startswith(".")]
+
+    def _is_fresh(self, digest: str) -> bool:
+        """Whether the blob is there and will not be collected soon; where that is cheap, it is made so."""
+        path = self.path_of(digest)
+        try:
+            if self._is_local:
+                os.utime(path)
+                return True
+            return self._age_s(path, time.time()) < FRESH_S
+        except FileNotFoundError:
+            return False
 
     def _age_s(self, path: str, now: float) -> float:
         modified = self._fs.modified(path)
@@ -219,15 +256,14 @@ class Upload:
 
     def commit(self, digest: str) -> Blob:
         """Join the parts into the blob `digest`; IntegrityError (and the parts are dropped) if they do not match."""
-        size_bytes = self.size_bytes
         try:
-            if not self._store.exists(digest):
+            if not self._store._is_fresh(digest):
                 self._store._write(digest, self._chunks())
         except IntegrityError:
             self.abort()
             raise
         self.abort()
-        return Blob(digest, size_bytes)
+        return Blob(digest, self._store.size_bytes(digest))
 
     def abort(self) -> None:
         """Forget the upload."""
@@ -255,6 +291,21 @@ def _copy_checked(chunks: Iterator[bytes], target: IO[bytes], digest: str) -> bo
         checksum.update(chunk)
         target.write(chunk)
     return "sha256:" + checksum.hexdigest() == digest
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[IO[bytes]]:
+    """The file at `part`, to append to, locked; opened anew when another moved it into its place meanwhile."""
+    while True:
+        with part.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                is_same = os.path.samestat(os.fstat(file.fileno()), part.stat())
+            except FileNotFoundError:
+                continue
+            if is_same:
+                yield file
+                return
 
 
 def _absent(digest: str, url: str) -> NotFound:

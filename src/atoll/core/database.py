@@ -8,8 +8,9 @@ death of the process and may lose the last moments before a power cut, never con
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from atoll.core.errors import ResourceExhausted, Unavailable
+from atoll.core.errors import Conflict, ResourceExhausted, Unavailable
 
 HEAD = "0002"
 """The newest migration; a test compares it with the scripts."""
+
+MIGRATION_LOCK = 0x61746F6C6C
+"""PostgreSQL's advisory lock that servers migrating the same database at once wait for."""
 
 
 class Database:
@@ -30,20 +34,21 @@ class Database:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         self._is_memory = url in ("sqlite://", "sqlite:///:memory:")
+        self._one_at_a_time = threading.Lock() if self._is_memory else nullcontext()
         self._fast = self._engine("NORMAL")
         self._durable = self._fast if self._is_memory or not self.is_sqlite else self._engine("FULL")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection for reads; each statement sees one moment."""
-        with _named_errors(self.url), self._fast.connect() as connection:
+        """A connection for reads; each statement sees one moment. Never inside `writing`."""
+        with _named_errors(self.url), self._one_at_a_time, self._fast.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self, *, durable: bool = False) -> Iterator[Connection]:
         """A transaction that holds the write lock from its first statement; commits when the block ends well."""
         engine = self._durable if durable else self._fast
-        with _named_errors(self.url), engine.connect() as connection:
+        with _named_errors(self.url), self._one_at_a_time, engine.connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
@@ -59,13 +64,21 @@ class Database:
             return
         from alembic import command
         from alembic.config import Config
+        from alembic.util import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with self._fast.connect() as connection:
+        with self.writing() as connection:
+            if not self.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.commit()
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise Conflict(
+                    f"the database {_where(self.url)} cannot be brought to schema {HEAD}: {error}",
+                    hint="it was made by a newer version of Atoll: use that one",
+                ) from error
 
     def close(self) -> None:
         """Give all connections back."""
@@ -77,7 +90,7 @@ class Database:
         return _Poll(self)
 
     def _version(self) -> str | None:
-        with self._fast.connect() as connection:
+        with self.reading() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return None
             return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar())
@@ -128,9 +141,17 @@ class _Poll:
 
     def _read(self) -> int:
         if self._raw is not None:
-            return int(self._raw.execute("PRAGMA data_version").fetchone()[0])
+            try:
+                return int(self._raw.execute("PRAGMA data_version").fetchone()[0])
+            except sqlite3.Error as error:
+                raise Unavailable(f"the database {self._database.url} did not answer: {error}") from error
         with self._database.reading() as connection:
             return int(connection.exec_driver_sql("SELECT value FROM counters WHERE name = 'changes'").scalar() or 0)
+
+
+def _where(url: str) -> str:
+    """The address without user and password."""
+    return url.rsplit("@", 1)[-1]
 
 
 @contextmanager
@@ -139,7 +160,7 @@ def _named_errors(url: str) -> Iterator[None]:
         yield
     except OperationalError as error:
         words = str(error.orig).lower()
-        where = url.rsplit("@", 1)[-1]
+        where = _where(url)
         if "full" in words or "no space" in words:
             raise ResourceExhausted(
                 f"the database {where} cannot grow: {error.orig}", hint="free space on its disk"

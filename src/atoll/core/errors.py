@@ -119,7 +119,7 @@ def error_from_dict(data: dict[str, Any]) -> AtollError:
     """The error a `to_dict` came from; an unknown code becomes a plain AtollError."""
     kinds: dict[str, type[AtollError]] = {k.code: k for k in _descendants(AtollError)}
     kind = kinds.get(data.get("code", ""), AtollError)
-    details = {k: v for k, v in (data.get("details") or {}).items() if k not in ("message", "hint")}
+    details = {k: v for k, v in (data.get("details") or {}).items() if k not in ("self", "message", "hint")}
     return kind(data.get("message", "unknown error"), hint=data.get("hint", ""), **details)
 
 

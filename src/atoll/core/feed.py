@@ -5,10 +5,14 @@ The feed knows numbers only; readers fetch what changed from the store.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
+from atoll.core.errors import AtollError
 from atoll.core.store import Store
+
+log = logging.getLogger(__name__)
 
 
 class Feed:
@@ -20,6 +24,7 @@ class Feed:
         self._condition = threading.Condition()
         self._head = store.head()
         self._poll = store.database.data_version_poll()
+        self._is_behind = False
         self._stopping = threading.Event()
         self._wakers: list[Callable[[int], None]] = []
         store.on_commit(self._advance)
@@ -54,14 +59,19 @@ class Feed:
 
     def poll(self) -> bool:
         """True when another process committed; the head is then read anew. Cheap when nothing happened."""
-        if not self._poll.changed():
+        self._is_behind = self._poll.changed() or self._is_behind
+        if not self._is_behind:
             return False
         self._advance(self._store.head())
+        self._is_behind = False
         return True
 
     def _watch_others(self) -> None:
         while not self._stopping.wait(self._poll_s):
-            self.poll()
+            try:
+                self.poll()
+            except AtollError as error:
+                log.warning("cannot see the commits of other processes: %s", error)
 
     def _advance(self, head: int) -> None:
         with self._condition:

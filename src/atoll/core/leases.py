@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError as DuplicateError
 
 from atoll.core.clock import Clock
@@ -17,6 +17,11 @@ from atoll.core.database import Database
 from atoll.core.errors import Fenced
 from atoll.core.store import Fence
 from atoll.core.tables import leases
+
+_READ = select(leases).where(leases.c.name == bindparam("name"))
+_READ_LOCKED = _READ.with_for_update()
+_HELD = and_(leases.c.name == bindparam("lease_name"), leases.c.epoch == bindparam("lease_epoch"))
+_RENEW = update(leases).where(_HELD).values(renewals=leases.c.renewals + 1).returning(leases.c.renewals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +51,30 @@ class Leases:
         with self._database.reading() as connection:
             return _read(connection, name)
 
-    def stale_s(self, name: str) -> float:
-        """Seconds this observer has watched the lease stand still; 0 at the first look."""
-        lease = self.read(name)
-        return 0.0 if lease is None else self._stale_s(lease)
+    def stale_s(self, name: str) -> float | None:
+        """Seconds this observer has watched the lease stand still; None at its first look, which tells nothing.
+
+        A lease nobody ever took stands still too.
+        """
+        lease = self.read(name) or Lease(name, "", 0, 0)
+        is_first_look = name not in self._seen
+        stale_s = self._stale_s(lease)
+        return None if is_first_look else stale_s
 
     def take(self, name: str, holder: str) -> Lease:
         """Become the holder now, whoever held it; raises the epoch. The former holder is fenced."""
-        with self._database.writing() as connection:
-            lease = _read(connection, name)
-            return _insert(connection, name, holder) if lease is None else _move(connection, lease, holder)
+        while (taken := self._first(name, holder)) is None:
+            with self._database.writing() as connection:
+                if (lease := _read(connection, name, lock=True)) is not None:
+                    return _move(connection, lease, holder)
+        return taken
+
+    def drop(self, name: str) -> None:
+        """Forget the lease, whoever holds it: what it was about is gone."""
+        if self.read(name) is not None:
+            with self._database.writing() as connection:
+                connection.execute(delete(leases).where(leases.c.name == name))
+        self._seen.pop(name, None)
 
     def acquire(self, name: str, holder: str, ttl_s: float) -> Lease | None:
         """Become the holder if the lease is free, mine, or stood still for `ttl_s`; else None."""
@@ -67,15 +86,13 @@ class Leases:
         if self._stale_s(lease) < ttl_s:
             return None
         with self._database.writing() as connection:
-            current = _read(connection, name)
+            current = _read(connection, name, lock=True)
             return _move(connection, current, holder) if current == lease else None
 
     def renew(self, lease: Lease) -> Lease:
         """Show life; Fenced when a newer holder took over."""
-        held = and_(leases.c.name == lease.name, leases.c.epoch == lease.epoch)
         with self._database.writing() as connection:
-            values = update(leases).where(held).values(renewals=leases.c.renewals + 1).returning(leases.c.renewals)
-            renewals = connection.execute(values).scalar()
+            renewals = connection.execute(_RENEW, {"lease_name": lease.name, "lease_epoch": lease.epoch}).scalar()
         if renewals is None:
             raise Fenced(
                 f"lease {lease.name!r} is no longer held by {lease.holder!r}", hint="a newer holder works; stop"
@@ -83,6 +100,9 @@ class Leases:
         return Lease(lease.name, lease.holder, lease.epoch, renewals)
 
     def _first(self, name: str, holder: str) -> Lease | None:
+        """The lease if nobody ever held it, else None."""
+        if self.read(name) is not None:
+            return None
         try:
             with self._database.writing() as connection:
                 return _insert(connection, name, holder)
@@ -98,8 +118,8 @@ class Leases:
         return now - since
 
 
-def _read(connection: Connection, name: str) -> Lease | None:
-    row = connection.execute(select(leases).where(leases.c.name == name)).first()
+def _read(connection: Connection, name: str, *, lock: bool = False) -> Lease | None:
+    row = connection.execute(_READ_LOCKED if lock else _READ, {"name": name}).first()
     return Lease(*row) if row else None
 
 

@@ -27,8 +27,18 @@ from atoll.core.telemetry import RECONCILE_ERRORS, RECONCILE_SECONDS
 log = logging.getLogger(__name__)
 
 RESYNC_S = 60.0
+CONFLICTS_FREE = 5
+"""Conflicts of one key in a row that are retried at once; after that they back off like failures."""
+
 BACKOFF_MIN_S = 0.2
 BACKOFF_MAX_S = 60.0
+
+
+class Overtaken(Exception):
+    """What a reconcile had read was changed by another before it wrote: it starts over.
+
+    Not an AtollError, so that no controller takes it for a failure of the work it looks after.
+    """
 
 
 class Controller(ABC):
@@ -69,20 +79,26 @@ class Writer:
         return self.scope.read(key)
 
     def write(self, *batch: Write) -> int:
-        """Commit the batch under this controller's fence."""
+        """Commit the batch under this controller's fence; Overtaken when something of it changed meanwhile."""
         for op in batch:
             if isinstance(op, SetStatus):
                 assert op.resource.kind == self._owns, f"{self.scope.actor} wrote the status of a {op.resource.kind}"
-        return self.scope.write(batch, self._fence)
+        try:
+            return self.scope.write(batch, self._fence)
+        except Fenced:
+            raise
+        except Conflict as error:
+            raise Overtaken(str(error)) from error
 
 
 @dataclass
 class _Queue:
-    """Keys of one controller: due now, due later, and how often each failed."""
+    """Keys of one controller: due now, due later (`timers` holds the number of each key's one timer), failures."""
 
     controller: Controller
     due: dict[Key, None] = field(default_factory=dict)
     later: list[tuple[float, int, Key]] = field(default_factory=list)
+    timers: dict[Key, int] = field(default_factory=dict)
     failures: dict[Key, int] = field(default_factory=dict)
     running: set[Key] = field(default_factory=set)
 
@@ -103,7 +119,8 @@ class Loop:
         self._store = store
         self._clock = clock
         self._rng = rng
-        self._queues = [_Queue(c) for c in controllers]
+        self._queues = tuple(_Queue(c) for c in controllers)
+        self._turn = 0
         self._writers = {c.name: Writer(store, clock, c.owns, c.name, fence) for c in controllers}
         self._seen = 0
         self._next_resync = 0.0
@@ -112,22 +129,20 @@ class Loop:
 
     def resync(self) -> None:
         """Queue every key of every owned kind."""
-        with self._lock:
-            self._seen = max(self._seen, self._store.head())
-            for queue in self._queues:
-                for key in queue.controller.all_keys(self._writers[queue.controller.name]):
-                    queue.due[key] = None
-            self._next_resync = self._clock.monotonic() + RESYNC_S
+        self._seen = max(self._seen, self._store.head())
+        for queue in self._queues:
+            self._make_due(queue, queue.controller.all_keys(self._writers[queue.controller.name]))
+        self._next_resync = self._clock.monotonic() + RESYNC_S
 
     def take_changes(self) -> None:
-        """Queue the keys that changes since the last call concern; resync when it is time."""
+        """Queue the keys that changes since the last call concern; resync when it is time. One thread calls this."""
         if self._clock.monotonic() >= self._next_resync:
             self.resync()
-        with self._lock:
-            while found := self._store.everything().changes(self._seen):
-                self._seen = found[-1].seq
-                for queue, change in itertools.product(self._queues, found):
-                    self._route(queue, change)
+        while found := self._store.everything().changes(self._seen):
+            news = {(change.key, change.action): change for change in found}.values()
+            for queue, change in itertools.product(self._queues, news):
+                self._make_due(queue, self._concerned(queue.controller, change))
+            self._seen = found[-1].seq
 
     def next_due_s(self) -> float:
         """Seconds until something is due by time alone; 0 when something is due now."""
@@ -152,8 +167,8 @@ class Loop:
             queue.failures.pop(key, None)
         except Fenced:
             raise
-        except Conflict:
-            again_s = 0.0
+        except (Overtaken, Conflict):
+            again_s = self._conflicted(queue, key)
         except Exception as error:  # noqa: BLE001 - the reconcile boundary: log, back off, go on
             again_s = self._failed(queue, key, error)
         finally:
@@ -161,34 +176,53 @@ class Loop:
             self._release(queue, key, again_s)
         return True
 
-    def _route(self, queue: _Queue, change: Change) -> None:
-        controller = queue.controller
-        if change.kind == controller.owns:
-            queue.due[change.key] = None
-        if change.kind in controller.watches or "*" in controller.watches:
-            for key in controller.keys_for(change, self._writers[controller.name]):
-                queue.due[key] = None
+    def _concerned(self, controller: Controller, change: Change) -> list[Key]:
+        keys = [change.key] if change.kind == controller.owns else []
+        if change.kind not in controller.watches and "*" not in controller.watches:
+            return keys
+        try:
+            return [*keys, *controller.keys_for(change, self._writers[controller.name])]
+        except AtollError:
+            raise  # the store does not answer: the change is read again
+        except Exception:
+            RECONCILE_ERRORS.labels(controller.name).inc()
+            log.exception("%s cannot tell whom change %d of %s concerns", controller.name, change.seq, change.key)
+            return keys
+
+    def _make_due(self, queue: _Queue, keys: Iterable[Key]) -> None:
+        found = dict.fromkeys(keys)
+        with self._lock:
+            queue.due.update(found)
 
     def _take(self) -> tuple[_Queue, Key] | None:
         now = self._clock.monotonic()
         with self._lock:
-            for queue in self._queues:
+            self._turn = (self._turn + 1) % len(self._queues)
+            for queue in (*self._queues[self._turn :], *self._queues[: self._turn]):
                 while queue.later and queue.later[0][0] <= now:
-                    queue.due[heapq.heappop(queue.later)[2]] = None
-            self._queues.append(self._queues.pop(0))
-            for queue in self._queues:
-                key = next((k for k in queue.due if k not in queue.running), None)
-                if key is not None:
-                    del queue.due[key]
-                    queue.running.add(key)
-                    return queue, key
+                    _, number, key = heapq.heappop(queue.later)
+                    if queue.timers.get(key) == number:
+                        del queue.timers[key]
+                        queue.due[key] = None
+                taken = next((k for k in queue.due if k not in queue.running), None)
+                if taken is not None:
+                    del queue.due[taken]
+                    queue.running.add(taken)
+                    return queue, taken
         return None
 
     def _release(self, queue: _Queue, key: Key, again_s: float | None) -> None:
+        """Let go of `key`; its last look alone says when the next is, so that timers never pile up."""
         with self._lock:
             queue.running.discard(key)
+            queue.timers.pop(key, None)
             if again_s is not None:
-                heapq.heappush(queue.later, (self._clock.monotonic() + again_s, next(self._count), key))
+                number = queue.timers[key] = next(self._count)
+                heapq.heappush(queue.later, (self._clock.monotonic() + again_s, number, key))
+
+    def _conflicted(self, queue: _Queue, key: Key) -> float:
+        conflicts = queue.failures[key] = queue.failures.get(key, 0) + 1
+        return 0.0 if conflicts <= CONFLICTS_FREE else backoff_s(conflicts - CONFLICTS_FREE, self._rng)
 
     def _failed(self, queue: _Queue, key: Key, error: Exception) -> float:
         failures = queue.failures[key] = queue.failures.get(key, 0) + 1
@@ -244,8 +278,8 @@ class LoopRunner:
                 with self._work:
                     self._work.notify_all()
                 seen = self._feed.wait(max(seen, self._loop._seen), min(1.0, max(0.01, self._loop.next_due_s())))
-            except AtollError as error:
-                log.warning("reading the change feed failed: %s", error)
+            except Exception as error:  # without this thread nothing would ever be reconciled again
+                log.warning("reading the change feed failed: %s", error, exc_info=not isinstance(error, AtollError))
                 self._stopping.wait(1.0)
 
     def _reconcile(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,6 +23,8 @@ SYSTEM_PROJECT = "system"
 DEFAULT_PROJECT = "default"
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,126}[a-z0-9])?")
+
+SHOWN_MAX = 200
 
 TERMINAL_GOOD = frozenset({"succeeded", "ready"})
 TERMINAL_BAD = frozenset({"failed"})
@@ -184,7 +187,10 @@ def check_name(name: str) -> str:
 
 
 def _invalid(kind: Kind, error: ValidationError, spec: dict[str, Any]) -> Invalid:
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    first = next(
+        (e for e in found if e["type"] == "extra_forbidden"), found[0]
+    )  # a misspelt field explains a missing one
     path = [str(part) for part in first["loc"]]
     where = ".".join(["spec", *path])
     if first["type"] == "extra_forbidden":
@@ -195,15 +201,24 @@ def _invalid(kind: Kind, error: ValidationError, spec: dict[str, Any]) -> Invali
             f"{kind.name} has no field {where}",
             field=where,
             hint=f"{hint}valid: {', '.join(valid)}",
-            value=first["input"],
+            value=_shown(first["input"]),
         )
     if first["type"] == "missing":
-        return Invalid(
-            f"{kind.name} needs {where}", field=where, hint=f"see: atoll explain {kind.name.lower()}.{where}"
-        )
-    return Invalid(
-        f"{kind.name} {where} cannot be {first['input']!r}", field=where, hint=str(first["msg"]), value=first["input"]
-    )
+        explained = ".".join([kind.name.lower(), "spec", *(part for part in path if not part.isdigit())])
+        return Invalid(f"{kind.name} needs {where}", field=where, hint=f"see: atoll explain {explained}")
+    said = str(first["msg"]).removeprefix("Value error, ")
+    if isinstance(first["input"], dict | list):
+        return Invalid(f"{kind.name} {where}: {said}", field=where)
+    shown = _shown(first["input"])
+    return Invalid(f"{kind.name} {where} cannot be {shown!r}", field=where, hint=said, value=shown)
+
+
+def _shown(value: Any) -> Any:
+    """A value as an error shows it: never pages of it."""
+    if isinstance(value, bool | int | float | None):
+        return value
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    return text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "…"
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ The reference page is generated from this class.
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from atoll.core.errors import Invalid
 
 ENVIRONMENT_PREFIX = "ATOLL_"
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class Settings(BaseModel):
@@ -37,7 +39,7 @@ class Settings(BaseModel):
         200_000, ge=1_000, description="How many changes the feed keeps before old ones are dropped."
     )
     body_bytes_max: int = Field(32 << 20, gt=0, description="Largest request body the door accepts, in bytes.")
-    parallel_per_key_max: int = Field(256, gt=0, description="Requests one API key may have in flight per gateway.")
+    requests_per_key_max: int = Field(256, gt=0, description="Requests one API key may have in flight per gateway.")
 
     @property
     def database_url(self) -> str:
@@ -70,6 +72,8 @@ def load(overrides: Mapping[str, Any] | None = None, environment: Mapping[str, s
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(p) for p in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise _unknown(name, home / "atoll.toml") from error
         raise Invalid(
             f"setting {name!r} cannot be {first['input']!r}",
             field=name,
@@ -78,11 +82,24 @@ def load(overrides: Mapping[str, Any] | None = None, environment: Mapping[str, s
     return _checked(settings)
 
 
+def _unknown(name: str, path: Path) -> Invalid:
+    valid = sorted(Settings.model_fields)
+    nearest = difflib.get_close_matches(name, valid, 1, 0.5)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return Invalid(f"there is no setting {name!r} (in {path})", field=name, hint=f"{hint}valid: {', '.join(valid)}")
+
+
 def _checked(settings: Settings) -> Settings:
     host, _, port = settings.listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
         raise Invalid(
             f"setting 'listen' cannot be {settings.listen!r}", field="listen", hint="host:port, e.g. 127.0.0.1:8400"
+        )
+    if settings.log_level not in LOG_LEVELS:
+        raise Invalid(
+            f"setting 'log_level' cannot be {settings.log_level!r}",
+            field="log_level",
+            hint=f"valid: {', '.join(LOG_LEVELS)}",
         )
     return settings
 

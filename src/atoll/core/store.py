@@ -27,6 +27,7 @@ from atoll.core.resources import Key, Resource, check_name
 from atoll.core.tables import changes, counters, leases, resources
 
 _JSON_EMPTY = "{}"
+ACTOR_MAX = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,51 @@ class Fence:
     epoch: int
 
 
+class _Query:
+    """A prepared read in two forms, of one project and of all: every read of the store is one of these."""
+
+    def __init__(self, query: Select[Any]) -> None:
+        self._all = query
+        self._scoped = query.where(query.get_final_froms()[0].c.project == bindparam("scope"))
+
+    def within(self, project: str | None, values: dict[str, Any]) -> tuple[Select[Any], dict[str, Any]]:
+        """The statement and its parameters."""
+        return (self._all, values) if project is None else (self._scoped, values | {"scope": project})
+
+
+def _read(*where: ColumnElement[bool]) -> _Query:
+    return _Query(select(resources).where(*where).order_by(resources.c.project, resources.c.name))
+
+
+_NAMED = _read(
+    resources.c.kind == bindparam("kind"),
+    resources.c.project == bindparam("named_project"),
+    resources.c.name == bindparam("name"),
+)
+_BY_UID = _read(resources.c.uid == bindparam("uid"))
+_OF_KIND = _read(resources.c.kind == bindparam("kind"))
+_OWNED = _read(resources.c.owner == bindparam("owner"))
+_DELETING = _read(resources.c.deleting_at.is_not(None))
+_CHANGES = _Query(
+    select(changes).where(changes.c.seq > bindparam("after")).order_by(changes.c.seq).limit(bindparam("most"))
+)
+_EVENTS = _Query(select(changes).where(changes.c.reason != "").order_by(changes.c.seq.desc()).limit(bindparam("most")))
+_EVENTS_OF = _Query(
+    select(changes)
+    .where(changes.c.reason != "", changes.c.uid.in_(bindparam("uids", expanding=True)))
+    .order_by(changes.c.seq.desc())
+    .limit(bindparam("most"))
+)
+_HEAD = select(counters.c.value).where(counters.c.name == "changes")
+_TAKE = (
+    update(counters)
+    .where(counters.c.name == "changes")
+    .values(value=counters.c.value + bindparam("count"))
+    .returning(counters.c.value)
+)
+_FENCE = select(leases.c.epoch).where(leases.c.name == bindparam("name")).with_for_update(read=True)
+
+
 class Store:
     """The one way to the resources of a database."""
 
@@ -157,7 +203,7 @@ class Store:
     def head(self) -> int:
         """Number of the newest change."""
         with self.database.reading() as connection:
-            return int(connection.execute(select(counters.c.value).where(counters.c.name == "changes")).scalar_one())
+            return int(connection.execute(_HEAD).scalar_one())
 
     def on_commit(self, listener: Callable[[int], None]) -> None:
         """Call `listener(head)` after each commit of this process."""
@@ -193,8 +239,7 @@ class Scope:
         project = project or self.project
         if project is None:
             raise NotFound(f"{kind} {name!r}: which project?", hint="a scope over everything needs the project named")
-        where = and_(resources.c.kind == kind, resources.c.project == project, resources.c.name == name)
-        return next(iter(self._select(where)), None)
+        return next(iter(self._select(_NAMED, kind=kind, named_project=project, name=name)), None)
 
     def read(self, key: Key) -> Resource | None:
         """The resource called `key`, or None."""
@@ -202,38 +247,37 @@ class Scope:
 
     def by_uid(self, uid: str) -> Resource | None:
         """The resource with this uid, or None."""
-        return next(iter(self._select(resources.c.uid == uid)), None)
+        return next(iter(self._select(_BY_UID, uid=uid)), None)
 
     def find_all(self, kind: str, *, owner: str | None = None, labels: dict[str, str] | None = None) -> list[Resource]:
         """All of a kind, by project and name; `labels` must all match."""
-        where = [resources.c.kind == kind]
-        if owner is not None:
-            where.append(resources.c.owner == owner)
-        found = self._select(and_(*where))
+        if owner is None:
+            found = self._select(_OF_KIND, kind=kind)
+        else:  # by the owner alone: SQLite would walk the whole kind
+            found = [r for r in self.children(owner) if r.kind == kind]
         return [r for r in found if not labels or labels.items() <= r.labels.items()]
 
     def children(self, owner_uid: str) -> list[Resource]:
         """All resources owned by `owner_uid`, of any kind."""
-        return self._select(resources.c.owner == owner_uid)
+        return self._select(_OWNED, owner=owner_uid)
 
     def find_deleting(self) -> list[Resource]:
         """Everything on its way out."""
-        return self._select(resources.c.deleting_at.is_not(None))
+        return self._select(_DELETING)
 
     def changes(self, after_seq: int, limit: int = 1000) -> list[Change]:
         """Changes after `after_seq`, oldest first."""
-        query = select(changes).where(changes.c.seq > after_seq).order_by(changes.c.seq).limit(limit)
+        return self._changes(_CHANGES, after=after_seq, most=limit)
+
+    def oldest_change(self) -> int | None:
+        """Number of the oldest change still kept, of any project; None when there is none."""
         with self._store.database.reading() as connection:
-            return [Change(*row) for row in connection.execute(self._scoped(query, changes.c.project))]
+            return connection.execute(select(func.min(changes.c.seq))).scalar()
 
     def events(self, *, uids: Sequence[str] = (), limit: int = 200) -> list[Change]:
         """The newest `limit` changes that carry a reason, oldest first; of `uids` only when given."""
-        query = select(changes).where(changes.c.reason != "")
-        if uids:
-            query = query.where(changes.c.uid.in_(uids))
-        query = self._scoped(query, changes.c.project).order_by(changes.c.seq.desc()).limit(limit)
-        with self._store.database.reading() as connection:
-            return [Change(*row) for row in connection.execute(query)][::-1]
+        found = self._changes(_EVENTS_OF, uids=list(uids), most=limit) if uids else self._changes(_EVENTS, most=limit)
+        return found[::-1]
 
     def write(self, batch: Iterable[Write], fence: Fence | None = None) -> int:
         """Commit the batch whole; returns the number of its last change.
@@ -253,13 +297,13 @@ class Scope:
         self._store._announce(head)
         return head
 
-    def _select(self, where: ColumnElement[bool]) -> list[Resource]:
-        query = self._scoped(select(resources).where(where), resources.c.project)
+    def _select(self, query: _Query, **values: Any) -> list[Resource]:
         with self._store.database.reading() as connection:
-            return [_resource(row) for row in connection.execute(query.order_by(resources.c.project, resources.c.name))]
+            return [_resource(row) for row in connection.execute(*query.within(self.project, values))]
 
-    def _scoped(self, query: Select[Any], column: ColumnElement[str]) -> Select[Any]:
-        return query if self.project is None else query.where(column == self.project)
+    def _changes(self, query: _Query, **values: Any) -> list[Change]:
+        with self._store.database.reading() as connection:
+            return [Change(*row) for row in connection.execute(*query.within(self.project, values))]
 
     def _check_scope(self, ops: list[Write]) -> None:
         for op in ops:
@@ -294,7 +338,7 @@ class _Batch:
         self._connection.execute(insert(changes), self._changes)
 
     def _create(self, rows: list[tuple[int, tuple[Create, str]]]) -> None:
-        self._check_owners({op.owner for _, (op, _) in rows if op.owner})
+        self._check_owners({(op.owner, op.project) for _, (op, _) in rows if op.owner})
         values = [_created_row(seq, op, uid, self._now) for seq, (op, uid) in rows]
         try:
             self._connection.execute(insert(resources), values)
@@ -304,15 +348,18 @@ class _Batch:
                 f"{names} exists already", hint="choose another name, or change the one that exists"
             ) from error
 
-    def _check_owners(self, owners: set[str]) -> None:
-        """A child of something that is gone or going would never be collected."""
+    def _check_owners(self, owners: set[tuple[str, str]]) -> None:
+        """A child of something that is gone or going would never be collected; one of another project never may be."""
         if not owners:
             return
-        living = select(resources.c.uid).where(resources.c.uid.in_(owners), resources.c.deleting_at.is_(None))
-        gone = owners - set(self._connection.execute(living).scalars())
+        living = select(resources.c.uid, resources.c.project).where(
+            resources.c.uid.in_([uid for uid, _ in owners]), resources.c.deleting_at.is_(None)
+        )
+        gone = owners - {(uid, project) for uid, project in self._connection.execute(living)}
         if gone:
             raise Conflict(
-                f"owner {', '.join(sorted(gone))} is gone or being deleted", hint="nothing new can belong to it"
+                f"owner {', '.join(sorted(uid for uid, _ in gone))} is gone or being deleted",
+                hint="nothing new can belong to it",
             )
 
     def _guarded(self, statement: Any, rows: list[dict[str, Any]]) -> None:
@@ -336,12 +383,16 @@ class _Batch:
             "uid": uid,
             "action": op.action,
             "reason": op.reason,
-            "message": op.message,
-            "actor": self._actor,
+            "message": op.message.replace("\0", "\ufffd"),  # last lines of logs get here; PostgreSQL refuses NUL
+            "actor": self._actor[:ACTOR_MAX],
         }
 
 
-_GUARD = and_(resources.c.uid == bindparam("guard_uid"), resources.c.version == bindparam("guard_version"))
+_GUARD = and_(
+    resources.c.uid == bindparam("guard_uid"),
+    resources.c.project == bindparam("guard_project"),
+    resources.c.version == bindparam("guard_version"),
+)
 _SET_SPEC = (
     update(resources)
     .where(_GUARD)
@@ -367,7 +418,11 @@ _REMOVE = delete(resources).where(_GUARD)
 
 
 def _guard(seq: int, resource: Resource, now: float) -> dict[str, Any]:
-    return {"guard_uid": resource.uid, "guard_version": resource.version, "new_version": seq, "now": now}
+    return _found(resource) | {"new_version": seq, "now": now}
+
+
+def _found(resource: Resource) -> dict[str, Any]:
+    return {"guard_uid": resource.uid, "guard_project": resource.project, "guard_version": resource.version}
 
 
 def _spec_row(seq: int, op: SetSpec, now: float) -> dict[str, Any]:
@@ -387,7 +442,7 @@ def _mark_row(seq: int, op: MarkDeleting, now: float) -> dict[str, Any]:
 
 
 def _remove_row(_: int, op: Remove, __: float) -> dict[str, Any]:
-    return {"guard_uid": op.resource.uid, "guard_version": op.resource.version}
+    return _found(op.resource)
 
 
 _GUARDED: tuple[tuple[type, Any, Callable[[int, Any, float], dict[str, Any]]], ...] = (
@@ -417,12 +472,12 @@ def _created_row(seq: int, op: Create, uid: str, now: float) -> dict[str, Any]:
 
 
 def _take_numbers(connection: Connection, count: int) -> int:
-    statement = update(counters).where(counters.c.name == "changes").values(value=counters.c.value + count)
-    return int(connection.execute(statement.returning(counters.c.value)).scalar_one())
+    return int(connection.execute(_TAKE, {"count": count}).scalar_one())
 
 
 def _check_fence(connection: Connection, fence: Fence) -> None:
-    epoch = connection.execute(select(func.max(leases.c.epoch)).where(leases.c.name == fence.name)).scalar()
+    """The row stays locked until the commit, so that no take-over comes between."""
+    epoch = connection.execute(_FENCE, {"name": fence.name}).scalar()
     if epoch != fence.epoch:
         raise Fenced(
             f"lease {fence.name!r} is at epoch {epoch}, this writer holds {fence.epoch}", hint="a newer holder works"
@@ -430,22 +485,11 @@ def _check_fence(connection: Connection, fence: Fence) -> None:
 
 
 def _resource(row: Any) -> Resource:
-    uid, kind, project, name, version, generation, labels, owner, spec, status, created, updated, deleting = row
-    return Resource(
-        kind,
-        project,
-        name,
-        uid,
-        version,
-        generation,
-        orjson.loads(labels) if labels != _JSON_EMPTY else {},
-        owner,
-        orjson.loads(spec),
-        orjson.loads(status) if status != _JSON_EMPTY else {},
-        created,
-        updated,
-        deleting,
-    )
+    uid, kind, project, name, version, generation, labels, owner, spec, status, *times = row
+    read_labels = orjson.loads(labels) if labels != _JSON_EMPTY else {}
+    read_status = orjson.loads(status) if status != _JSON_EMPTY else {}
+    read_spec = orjson.loads(spec)
+    return Resource(kind, project, name, uid, version, generation, read_labels, owner, read_spec, read_status, *times)
 
 
 def _dump(value: object) -> str:

@@ -223,7 +223,8 @@ def _event(change: Change) -> dict[str, Any]:
 def _check_history(scope: Scope, seen: int) -> None:
     oldest = scope.oldest_change()
     if oldest is not None and seen < oldest - 1:
-        raise Conflict(f"changes after {seen} are no longer kept, the oldest is {oldest}", hint="list again, then watch")
+        words = f"changes after {seen} are no longer kept, the oldest is {oldest}"
+        raise Conflict(words, hint="list again, then watch")
 
 
 async def _watch(waiter: Waiter, tenant: Tenant, kind: Kind, seen: int) -> AsyncIterator[bytes]:

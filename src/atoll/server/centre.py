@@ -32,6 +32,7 @@ from atoll.governance.resources import API_KEY, PROJECT
 from atoll.models.controllers import ModelController, ModelVersionController
 from atoll.server import kinds
 from atoll.server.processes import system_key
+from atoll.server.sweep import sweep
 from atoll.serving.controllers import DeploymentController, ReplicaController
 from atoll.training.controllers import EvaluationController, PipelineController, TrainingRunController
 
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 LEADER_LEASE = "controllers"
 LEADER_TTL_S = 10.0
-HISTORY_SWEEP_S = 300.0
+SWEEP_S = 600.0
 
 assert kinds.DOMAINS
 
@@ -145,7 +146,7 @@ class _Leadership:
         while not self._stopping.is_set():
             try:
                 lease = self._hold(lease)
-                if time.monotonic() - swept_at > HISTORY_SWEEP_S:
+                if time.monotonic() - swept_at > SWEEP_S:
                     swept_at = time.monotonic()
                     self._sweep()
             except Fenced as error:
@@ -182,8 +183,7 @@ class _Leadership:
         return lease
 
     def _sweep(self) -> None:
-        head = self._centre.feed.head
-        self._centre.store.forget_changes(head - self._centre.settings.change_history)
+        sweep(self._centre.store, self._centre.blobs, self._centre.settings.change_history)
 
     def _halt(self) -> None:
         if self._runner is not None:
