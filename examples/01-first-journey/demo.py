@@ -70,9 +70,14 @@ def main() -> int:
 
 def _journey(client: Client, settings: Settings, docs: str) -> int:
     manifest = _manifest(settings, docs)
-    killer = threading.Thread(target=_kill_the_trainer, args=(client,), daemon=True)
+    is_over = threading.Event()
+    killer = threading.Thread(target=_kill_the_trainer, args=(settings, is_over))
     killer.start()
-    code = subprocess.run([_atoll(), "pipeline", "run", "-f", str(manifest), "--yes"], check=False).returncode
+    try:
+        code = subprocess.run([_atoll(), "pipeline", "run", "-f", str(manifest), "--yes"], check=False).returncode
+    finally:
+        is_over.set()
+        killer.join()
     if code:
         return code
     _show_data(client)
@@ -122,30 +127,30 @@ def _manifest(settings: Settings, docs: str) -> Path:
     return target
 
 
-def _kill_the_trainer(client: Client) -> None:
+def _kill_the_trainer(settings: Settings, is_over: threading.Event) -> None:
     """Once the trainer is well under way: kill -9. Nobody restarts it by hand."""
-    while True:
-        for task in client.find_all("Task").items:
-            progress = task.status.get("progress") or {}
-            share = progress.get("done", 0) / (progress.get("total") or 1)
-            is_trainer = "atoll.training.engine.main" in task.spec["command"] and task.phase == "running"
-            if is_trainer and task.spec["epoch"] > 1:
+    with Client.connect(resolve_credentials(home=settings.home)) as client:
+        while not is_over.wait(0.5):
+            trainers = [t for t in client.find_all("Task").items if "atoll.training.engine.main" in t.spec["command"]]
+            if any(t.spec["epoch"] > 1 for t in trainers):
                 return
-            if is_trainer and progress.get("stage") == "train" and KILL_AT <= share < 1:
-                os.kill(task.status["pid"], signal.SIGKILL)
-                done = f"step {progress['done']} of {progress['total']}"
-                console.print(f"[bold red]kill -9[/] of the trainer (process {task.status['pid']}) at {done}")
-                return
-        time.sleep(0.5)
+            for task in trainers:
+                progress = task.status.get("progress") or {}
+                share = progress.get("done", 0) / (progress.get("total") or 1)
+                if task.phase == "running" and progress.get("stage") == "train" and KILL_AT <= share < 1:
+                    os.kill(task.status["pid"], signal.SIGKILL)
+                    where = f"step {progress['done']} of {progress['total']}"
+                    console.print(f"[bold red]kill -9[/] of the trainer (process {task.status['pid']}) at {where}")
+                    return
 
 
 def _show_data(client: Client) -> None:
     run = client.get("CurationRun", "first-journey-curate")
     counts = run.status["counts"]
     table = Table(title=f"Funnel: {counts['documents_in']} documents in, {counts['documents_out']} out")
-    table.add_column("dropped by")
-    table.add_column("documents", justify="right")
-    table.add_column("for example", overflow="ellipsis", no_wrap=True, max_width=60)
+    table.add_column("dropped by", no_wrap=True)
+    table.add_column("documents", justify="right", no_wrap=True)
+    table.add_column("for example", overflow="ellipsis", no_wrap=True, max_width=46)
     for rule in run.status["funnel"]:
         if rule["dropped"]:
             table.add_row(rule["rule"], str(rule["dropped"]), str(next(iter(rule["samples"]), "")))

@@ -41,6 +41,7 @@ class NodeController(Controller):
     def reconcile(self, key: Key, world: Writer) -> float | None:
         node = world.read(key)
         if node is None:
+            self._leases.drop(node_lease(key.name))  # an agent that is there after all registers again
             return None
         silent_s = self._leases.stale_s(node_lease(node.name))
         if node.phase == "lost" and silent_s != 0.0:

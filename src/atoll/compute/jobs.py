@@ -11,12 +11,13 @@ from abc import abstractmethod
 from typing import Any
 
 from atoll.compute.resources import WORKLOAD
-from atoll.core.errors import AtollError, Conflict, Invalid, Unavailable
+from atoll.core.errors import AtollError, Fenced, Invalid, Unavailable
 from atoll.core.reconcile import Controller, Writer
 from atoll.core.resources import Key, Resource
 from atoll.core.store import Create, MarkDeleting, SetStatus, Write
 
 LOOK_AGAIN_S = 1.0
+WAITING = "waiting for a place"
 ENDED = frozenset({"succeeded", "failed", "ready"})
 
 
@@ -58,7 +59,7 @@ class JobController(Controller):
         except NotYet as waiting:
             _update(run, {"phase": "pending", "reason": str(waiting)}, world)
             return LOOK_AGAIN_S
-        except (Unavailable, Conflict):
+        except (Unavailable, Fenced):
             raise
         except AtollError as error:
             world.write(_set(run, {"phase": "failed", "reason": str(error)}, "Failed", str(error)))
@@ -70,7 +71,7 @@ class JobController(Controller):
             raise NotYet(f"waiting for the end of another workload called {name!r}")
         world.write(
             Create("Workload", run.project, name, WORKLOAD.parse_spec(spec), {"phase": "pending"}, owner=run.uid),
-            _set(run, {"phase": "pending", "reason": "waiting for a place", **remembered}, "Started"),
+            _set(run, {"phase": "pending", "reason": WAITING, **remembered}, "Started"),
             *(MarkDeleting(w) for w in older if not w.is_deleting),
         )
 
@@ -90,7 +91,8 @@ class JobController(Controller):
             world.write(_set(run, {"phase": "failed", "reason": reason, **self.failed(workload)}, "Failed", reason))
             return
         phase = "pending" if workload.phase == "pending" and not status.get("epoch") else "running"
-        fields = {"phase": phase, "reason": status.get("reason", ""), "progress": status.get("progress", {})}
+        reason = status.get("reason") or (WAITING if phase == "pending" else "")
+        fields = {"phase": phase, "reason": reason, "progress": status.get("progress", {})}
         _update(run, fields | self.following(workload), world)
 
     def following(self, workload: Resource) -> dict[str, Any]:

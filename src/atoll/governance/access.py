@@ -17,11 +17,11 @@ def check(identity: Identity, verb: str, project: str) -> None:
     if identity.role == "system":
         if verb == OPERATE:
             return
-    elif verb == READ and project == SYSTEM_PROJECT:
-        raise Forbidden("the fleet is visible to administrators only", hint="use an admin key")
+    elif verb != OPERATE and project == SYSTEM_PROJECT:
+        raise Forbidden("the fleet is the administrators' only", hint="use an admin key")
     elif project == identity.project and (verb == READ or (verb == WRITE and identity.role == "member")):
         return
     raise Forbidden(
-        f"key {identity.key_id} ({identity.role} of project {identity.project!r}) may not {verb} in project {project!r}",
+        f"key {identity.key_id} ({identity.role} of {identity.project!r}) may not {verb} in project {project!r}",
         hint="ask for a key of that project, or for an admin key",
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Float, Integer, String, Table, and_, func, select
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, String, Table, and_, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from atoll.core.database import Database
@@ -38,6 +38,7 @@ usage = Table(
     Column("cost_micros", BigInteger, nullable=False),
     Column("currency", String(8), nullable=False),
     Column("duration_s", Float(53), nullable=False),
+    Index("usage_of", "project", "at"),
 )
 
 _GROUPS = {"key": usage.c.key_id, "model": usage.c.model}
@@ -119,18 +120,36 @@ def cost_micros(prompt_tokens: int, completion_tokens: int, price: dict[str, Any
 
 
 def _row(source: str, record: dict[str, Any]) -> dict[str, Any]:
-    price = record.get("price")
+    price = _price(record)
     row: dict[str, Any] = {"source": source, "currency": price["currency"] if price else ""}
     for name, kind in _FIELDS.items():
         value = record.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and not 0 <= value < COUNT_END):
             raise Invalid(f"usage record field {name!r} cannot be {value!r}", field=f"records.{name}")
-        row[name] = value
+        row[name] = _stored(name, value)
     row["at"] = row.pop("ts")
     row["cost_micros"] = cost_micros(row["prompt_tokens"], row["completion_tokens"], price)
     return row
 
 
+def _price(record: dict[str, Any]) -> dict[str, Any] | None:
+    price = record.get("price")
+    if not price:
+        return None
+    try:
+        return {name: kind(price[name]) for name, kind in _PRICE.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise Invalid(f"usage record field 'price' cannot be {price!r}", field="records.price") from error
+
+
+def _stored(name: str, value: Any) -> Any:
+    """Text as every database takes it: a record is never refused for the length of a client's request id."""
+    return value.replace("\0", "")[: _LENGTHS[name]] if isinstance(value, str) else value
+
+
+COUNT_END = 1 << 53
+_LENGTHS = {column.name: column.type.length for column in usage.c if isinstance(column.type, String)}
+_PRICE: dict[str, Any] = {"input_per_million": float, "output_per_million": float, "currency": str}
 _FIELDS: dict[str, Any] = {
     "seq": int,
     "ts": (int, float),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from atoll.training.recipes import Recipe
 from pydantic import Field, model_validator
 
 from atoll.core.errors import Invalid
 from atoll.core.resources import KINDS, Kind, Model, Spec, Status
+from atoll.training.recipes import Recipe
 from atoll.training.references import references
 
 

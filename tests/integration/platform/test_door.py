@@ -250,7 +250,7 @@ def test_watch_tells_what_changes(up: Platform) -> None:
         seen = client.find_all("Deployment").head
         client.put("Deployment", "idle", {"model": "tiny", "replicas": 0})
         for event in client.watch("Deployment", seen=seen):
-            if event.resource.name == "idle":
+            if event.resource is not None and event.resource.name == "idle":
                 break
         client.delete("Deployment", "idle")
 
