@@ -28,16 +28,17 @@ def _entry(deployment: Resource, replicas: list[Resource]) -> dict[str, Any]:
         "created": int(deployment.created_at),
         "kind": "embedding" if spec["embedding"] else "chat",
         "context": spec["context"],
-        "replicas": [_replica(r) for r in replicas if r.status.get("url")],
+        "replicas": [_replica(r, spec["slots"]) for r in replicas if r.status.get("url")],
         "price": spec["price"],
         "reason": deployment.status.get("reason") or f"deployment is {deployment.phase}",
     }
 
 
-def _replica(replica: Resource) -> dict[str, Any]:
+def _replica(replica: Resource, slots: int) -> dict[str, Any]:
     return {
         "id": replica.name,
         "url": replica.status["url"],
         "api_key": replica.status.get("api_key", ""),
         "weight": 1,
+        "slots": slots,
     }

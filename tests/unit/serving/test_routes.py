@@ -33,7 +33,7 @@ def test_a_deployment_is_routed_to_its_ready_replicas_only() -> None:
                 "created": 12,
                 "kind": "chat",
                 "context": 2048,
-                "replicas": [{"id": "a-0", "url": "http://1", "api_key": "secret", "weight": 1}],
+                "replicas": [{"id": "a-0", "url": "http://1", "api_key": "secret", "weight": 1, "slots": 4}],
                 "price": None,
                 "reason": "deployment is pending",
             }

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,6 @@ class Directory:
         self.origin_of_snapshot = "none"
         self.is_server_reachable = False
         self.was_server_reached = False
-        self.on_drop: Callable[[Replica], None] = lambda replica: replica.origin.close()
 
     def load(self) -> None:
         """Take the snapshot of an earlier run, if there is a good one."""
@@ -250,7 +249,7 @@ class Directory:
         gone = self.snapshot.replicas - fresh.replicas
         self.snapshot, self.origin_of_snapshot = fresh, "fresh"
         for replica in gone:
-            self.on_drop(replica)
+            replica.origin.close()
         try:
             await asyncio.to_thread(write_bytes, self._path, data, mode=0o600)
         except (OSError, AtollError) as error:
