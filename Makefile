@@ -36,10 +36,10 @@ up: $(VENV)/.laptop
 
 test: $(VENV)/.dev
 	@$(BIN)/python tests/machine.py
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not soak' $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not soak' $(ARGS)
 
 soak: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m soak $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m soak $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,10 @@ from atoll.core.store import Store
 
 if TYPE_CHECKING:
     import postgres
+
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""A shell that starts us in the background has it ignored; children would inherit that, and never see Ctrl-C."""
 
 
 @pytest.fixture

@@ -17,6 +17,9 @@ from atoll.compute.resources import TASK_ENDED, WORKLOAD_ENDED
 from atoll.core.resources import Resource
 from atoll.core.task import PERMANENT_FAILURE
 
+SOON_S = 0.001
+"""What is left of a back-off below this is rounding, and over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -57,7 +60,7 @@ def backoff_left_s(workload: Resource, now: float) -> float:
     Never more than its longest back-off, so that a wall clock set back does not hold it.
     """
     left_s = float(workload.status.get("retry_at", 0.0)) - now
-    return left_s if 0.0 < left_s <= workload.spec["restart"]["backoff_max_s"] else 0.0
+    return left_s if SOON_S < left_s <= workload.spec["restart"]["backoff_max_s"] else 0.0
 
 
 def _follow(

@@ -184,6 +184,7 @@ WORKLOAD = KINDS.register(
             ("NODES", "status.nodes"),
             ("REASON", "status.reason"),
         ),
+        private=frozenset({"endpoint"}),
     )
 )
 TASK = KINDS.register(
@@ -199,6 +200,7 @@ TASK = KINDS.register(
             ("PID", "status.pid"),
             ("REASON", "status.reason"),
         ),
+        private=frozenset({"endpoint"}),
         is_internal=True,
         holds=_is_on_a_node,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,6 +21,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 from atoll.core.errors import Conflict, ResourceExhausted, Unavailable
 
+LOCK_WAIT_S = 30.0
 HEAD = "0002"
 """The newest migration; a test compares it with the scripts."""
 
@@ -107,8 +109,8 @@ class Database:
         @event.listens_for(engine, "connect")
         def _prepare(connection: sqlite3.Connection, _: object) -> None:
             connection.isolation_level = None
+            _write_ahead(connection)
             for pragma in (
-                "journal_mode=WAL",
                 f"synchronous={synchronous}",
                 "busy_timeout=30000",
                 "foreign_keys=ON",
@@ -117,6 +119,20 @@ class Database:
                 connection.execute(f"PRAGMA {pragma}").close()
 
         return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log; two that switch at once get "locked" at once, whatever the busy timeout."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 class _Poll:

@@ -7,7 +7,7 @@ from typing import Any
 
 from atoll.compute.jobs import LOOK_AGAIN_S, engine_workload
 from atoll.compute.resources import WORKLOAD
-from atoll.core.errors import AtollError, CapacityError
+from atoll.core.errors import AtollError, CapacityError, Unavailable
 from atoll.core.reconcile import Controller, Writer
 from atoll.core.resources import Key, Resource
 from atoll.core.store import Change, Create, MarkDeleting, SetSpec, SetStatus
@@ -48,6 +48,8 @@ class DeploymentController(Controller):
                 _keep(deployment, wanted, replicas, world)
                 status |= {"version": resolved.version.name, "memory_bytes": estimate.total_bytes}
                 status |= _standing(deployment, replicas)
+        except Unavailable:
+            raise
         except AtollError as error:
             status |= {"phase": "failed", "reason": str(error)}
         _say(deployment, deployment.status | status, world)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from atoll.compute.jobs import LOOK_AGAIN_S, JobController, NotYet, engine_workload
-from atoll.core.errors import AtollError, Invalid
+from atoll.core.errors import AtollError, Invalid, Unavailable
 from atoll.core.reconcile import Controller, Writer
 from atoll.core.resources import KINDS, SYSTEM_PROJECT, TERMINAL_BAD, TERMINAL_GOOD, Key, Resource
 from atoll.core.store import Change, Create, MarkDeleting, SetSpec, SetStatus, Write
@@ -161,6 +161,8 @@ class _Walk:
             return state | {"reason": f"waits for {', '.join(missing)}"}
         try:
             resource = self._apply(step, name)
+        except Unavailable:
+            raise
         except AtollError as error:
             return state | {"phase": "failed", "reason": str(error)}
         if resource is None:

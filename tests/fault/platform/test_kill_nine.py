@@ -48,7 +48,7 @@ def test_tasks_and_replicas_outlive_killed_roles(up: Platform, tmp_path: Path, r
     with up.client() as client:
         client.put("Workload", name, counted_workload(log))
     up.reaches("Workload", name, "running")
-    pids_before, engine_before = starts(log), engine_pid(up)
+    pids_before, engine_before = until(lambda: starts(log), "the task to say it began"), engine_pid(up)
     up.kill(*roles)
     answer(up)
     with_new = until(lambda: [up.pid(role) for role in roles], "the roles to be started again")
@@ -92,6 +92,7 @@ def test_a_supervisor_killed_with_everything_is_started_again_and_finds_its_task
         with up.client() as client:
             client.put("Workload", "count", counted_workload(log))
         up.reaches("Workload", "count", "running")
+        until(lambda: starts(log), "the task to say it began")
         for roles in (("up",), ("up", "server", "gateway", "agent")):
             up.kill(*roles)
             up.start()

@@ -192,3 +192,8 @@ def test_a_decision_changes_nothing_it_was_given() -> None:
     before = dict(given.status)
     decide(given, [task(0, "failed"), task(1, "running")], NOW)
     assert given.status == before
+
+
+def test_a_wait_that_is_over_but_for_rounding_is_over() -> None:
+    """Else the queue would be looked at again and again without time passing."""
+    assert backoff_left_s(workload("pending", status={"retry_at": NOW + 1e-9}), NOW) == 0

@@ -25,7 +25,7 @@ from pathlib import Path
 from atoll.compute.agent.link import Link, Reply
 from atoll.compute.agent.outbox import Outbox
 from atoll.compute.agent.probes import inventory
-from atoll.compute.agent.tasks import Executor, Wanted, plan
+from atoll.compute.agent.tasks import Executor, Start, Wanted, plan
 from atoll.compute.runtime.base import ENDED, TaskReport
 from atoll.compute.runtime.processes import STOP_MARGIN_S, ProcessRuntime
 from atoll.compute.runtime.shim import boot_id
@@ -153,6 +153,8 @@ class Agent:
             reported=self._outbox.uids_delivered(),
             forgotten=self._executor.forgotten,
         )
+        if self._link.silent_s() > self._link.lease_ttl_s:  # a process that was frozen must not start on stale orders
+            actions = [action for action in actions if not isinstance(action, Start)]
         if not actions:
             return reports
         self._executor.apply(actions)
