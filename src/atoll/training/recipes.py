@@ -27,7 +27,7 @@ class Recipe(Model):
     targets: list[Target] = Field(
         default_factory=lambda: list(TARGETS), min_length=1, description="Linear layers that get an adapter."
     )
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     warmup_share: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the rate rises from zero.")
     final_rate_share: float = Field(
         0.1, ge=0, le=1, description="Share of the peak rate at the last step; the way there is a cosine."
@@ -38,7 +38,7 @@ class Recipe(Model):
         None, ge=1, le=1_000_000, description=f"Optimiser steps; empty means epochs, or {STEPS_DEFAULT}."
     )
     epochs: float | None = Field(None, gt=0, le=1000, description="Passes over the questions, instead of steps.")
-    batch_tokens: int = Field(2048, ge=16, le=1 << 22, description="Tokens of one optimiser step.")
+    batch_tokens: int = Field(1024, ge=16, le=1 << 22, description="Tokens of one optimiser step.")
     micro_batch_tokens: int = Field(
         512, ge=16, le=1 << 20, description="Tokens computed at once: more is faster and takes more memory."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -141,8 +142,6 @@ while True:
 
 
 def test_a_writer_killed_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) -> None:
-    import sys
-
     seed = random.SystemRandom().randrange(1 << 32)
     delays_s = [random.Random(seed + i).uniform(0.02, 0.3) for i in range(5)]
     print(f"seed {seed}: killed after {delays_s}")

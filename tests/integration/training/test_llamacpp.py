@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +43,14 @@ def model(folder: Path) -> Path:
 
 
 def _base(model: Path, cache: Path) -> Base:
-    return load_base(converted(model, model.name, digest_of_file(model), cache), "float32")
+    """Converted in a process of its own, as tasks do, so that no library remembers another test's model."""
+    digest = digest_of_file(model)
+    code = (
+        "import sys; from pathlib import Path; from atoll.training.engine.convert import converted; "
+        "converted(Path(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4]))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(model), model.name, digest, str(cache)], check=True, timeout=240)
+    return load_base(converted(model, model.name, digest, cache), "float32")
 
 
 def _torch_odds(base: Base, tokens: list[int]) -> torch.Tensor:

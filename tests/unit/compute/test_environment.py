@@ -37,7 +37,7 @@ def test_python_is_the_agents_own() -> None:
 
 
 def test_threads_follow_the_cores_and_are_never_none() -> None:
-    for cpu, threads in ((4.0, "4"), (2.9, "2"), (0.1, "1"), (None, "1")):
+    for cpu, threads in ((4.0, "4"), (1.5, "2"), (0.1, "1"), (None, "1")):
         task = TaskSpec("a", 1, ("true",), resources={"cpu": cpu})
         assert task_environment(task, Path("/t"), Path("/h"), "")["OMP_NUM_THREADS"] == threads
 

@@ -5,6 +5,7 @@ Nothing else of the agent's environment reaches a task: above all not its key to
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ def node_environment(environ: Mapping[str, str], blobs: str) -> dict[str, str]:
 
 def task_environment(spec: TaskSpec, folder: Path, home: Path, blobs: str) -> dict[str, str]:
     """The ATOLL_* variables and thread count of one task, which come on top of the node's."""
-    threads = max(1, int(spec.resources.get("cpu") or 1))
+    threads = max(1, math.ceil(spec.resources.get("cpu") or 1))
     return {
         "OMP_NUM_THREADS": str(threads),
         "ATOLL_TASK_DIR": str(folder),

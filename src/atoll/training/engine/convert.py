@@ -103,9 +103,12 @@ def _convert(source: Path, name: str, target: Path) -> None:
     try:
         where: dict[str, Any] = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
         tokenizer = AutoTokenizer.from_pretrained(**where)
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        model, loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
     except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
         raise Invalid(f"{name} cannot be converted: {error}", field="base", hint=_way_out()) from error
+    if loaded["missing_keys"]:  # transformers would fill them with random numbers
+        missing = ", ".join(sorted(loaded["missing_keys"])[:5])
+        raise Invalid(f"{name} cannot be converted: it has no weights for {missing}", field="base", hint=_way_out())
     # transformers keeps a model loaded from GGUF marked as quantised and then refuses to save it
     model.hf_quantizer = None
     model._weight_conversions = None
