@@ -1,8 +1,7 @@
 """Which waiting workloads start now, and where: a pure function of what is.
 
 First come, first served within a priority; a gang is placed whole or not at all; later ones may pass one that
-does not fit (it says why, with numbers). Queues, quotas, reservations and topology come with the scheduler's own
-issue; the shape `plan(snapshot) -> Plan` stays.
+does not fit (it says why, with numbers). It knows no queues, quotas, reservations or topology.
 """
 
 from __future__ import annotations
