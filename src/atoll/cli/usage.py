@@ -11,12 +11,12 @@ from atoll.cli.session import Session, command
 if TYPE_CHECKING:
     from atoll.sdk.wire import Usage, UsageRow
 
-GROUPS = ("key", "model")
+GROUPS = ("key", "model", "user", "deployment", "day")
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
     """Declare the command."""
-    examples = ["atoll usage", "atoll usage --since 7d --by model", "atoll usage --since 2026-05-01 -o json"]
+    examples = ["atoll usage", "atoll usage --since 7d --by day,model", "atoll usage --since 2026-05-01 -o json"]
     command(app, "usage", panel=panel, examples=examples)(usage)
 
 
@@ -24,10 +24,12 @@ def usage(
     session: Session,
     since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="From: 7d, 2026-05-01.")] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Up to, not including.")] = None,
-    by: Annotated[str, typer.Option("--by", help="Groups: key, model or both.")] = "key,model",
+    by: Annotated[
+        str, typer.Option("--by", help="Groups: key, model, user, deployment, day; with commas.")
+    ] = "key,model",
     output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
 ) -> None:
-    """Show a statement of the project: requests, tokens and cost by key and model, as the engines counted them."""
+    """Show what the project used: requests, tokens and cost by key and model, as the engines counted them."""
     import dataclasses
 
     from atoll.cli.output import checked

@@ -222,6 +222,7 @@ def _task_spec(
         "world_size": len(nodes),
         "command": role["command"],
         "env": role["env"],
+        "secrets": role.get("secrets", {}),
         "input": role["input"],
         "resources": role["resources"],
         "stop_grace_s": workload.spec["stop_grace_s"],

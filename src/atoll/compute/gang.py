@@ -17,6 +17,9 @@ from atoll.compute.resources import TASK_ENDED, WORKLOAD_ENDED
 from atoll.core.resources import Resource
 from atoll.core.task import PERMANENT_FAILURE
 
+SUSPENDED_BY = "atoll.suspended-by"
+"""Label of a workload that was suspended for want of accelerator-hours; its value names the budget."""
+
 SOON_S = 0.001
 """What is left of a back-off below this is rounding, and over."""
 
@@ -51,7 +54,12 @@ def _wind_down(workload: Resource, status: dict[str, Any], living: tuple[Resourc
         return Decision(status | {"phase": "stopping", "reason": f"{len(living)} tasks are ending"}, to_stop)
     if workload.is_deleting or workload.phase in WORKLOAD_ENDED:
         return Decision(status)
-    return Decision(status | {"phase": "pending", "reason": "suspended", "endpoint": {}})
+    return Decision(status | {"phase": "pending", "reason": _suspension(workload), "endpoint": {}})
+
+
+def _suspension(workload: Resource) -> str:
+    budget = workload.labels.get(SUSPENDED_BY)
+    return f"suspended: the accelerator-hours of budget {budget!r} are used up" if budget else "suspended"
 
 
 def backoff_left_s(workload: Resource, now: float) -> float:

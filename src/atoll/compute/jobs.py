@@ -18,6 +18,9 @@ from atoll.core.store import Create, MarkDeleting, SetStatus, Write
 
 LOOK_AGAIN_S = 1.0
 WAITING = "waiting for a place"
+CANCEL = "cancel"
+"""Label that asks a run to end; its value says since when, in Unix seconds."""
+
 ENDED = frozenset({"succeeded", "failed", "ready"})
 
 
@@ -50,10 +53,14 @@ class JobController(Controller):
         name = workload_name(run)
         workload = next((w for w in workloads if w.name == name), None)
         try:
-            if workload is None:
-                self._begin(run, name, workloads, world)
-            elif workload.phase == "succeeded":
+            if workload is not None and workload.phase == "succeeded":
                 self._end(run, workload, world)
+            elif self.is_cut_off(run, workload, world.clock.now()):
+                fields = {"phase": "failed", "reason": "cancelled"} | self.cut_off(run, world.clock.now())
+                doomed = [MarkDeleting(w) for w in workloads if not w.is_deleting]
+                world.write(_set(run, fields, "Cancelled", str(fields["reason"])), *doomed)
+            elif workload is None:
+                self._begin(run, name, workloads, world)
             else:
                 self._follow(run, workload, world)
         except NotYet as waiting:
@@ -94,6 +101,14 @@ class JobController(Controller):
         reason = status.get("reason") or (WAITING if phase == "pending" else "")
         fields = {"phase": phase, "reason": reason, "progress": status.get("progress", {})}
         _update(run, fields | self.following(workload), world)
+
+    def is_cut_off(self, run: Resource, workload: Resource | None, now: float) -> bool:
+        """Whether the run ends here, whatever its workload does; by default as soon as that is asked for."""
+        return CANCEL in run.labels
+
+    def cut_off(self, run: Resource, now: float) -> dict[str, Any]:
+        """Further status fields of a run that was cut off."""
+        return {}
 
     def following(self, workload: Resource) -> dict[str, Any]:
         """Further status fields while the workload runs."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from atoll.core.resources import KINDS, Kind, Model, Resource, Spec, Status
 
 TASK_ENDED = frozenset({"succeeded", "failed", "lost"})
 WORKLOAD_ENDED = frozenset({"succeeded", "failed"})
+
+
+EnvironmentName = Annotated[str, StringConstraints(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+SecretReference = Annotated[
+    str, StringConstraints(pattern="^[a-z0-9][a-z0-9.-]{0,127}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")
+]
+"""NAME/VALUE: one value of a secret of the same project."""
 
 
 class AcceleratorFacts(Model):
@@ -79,6 +86,10 @@ class RoleSpec(Model):
         min_length=1, description='Program and arguments; "{python}" stands for the node\'s own interpreter.'
     )
     env: dict[str, str] = Field(default_factory=dict, description="Environment of the tasks.")
+    secrets: dict[EnvironmentName, SecretReference] = Field(
+        default_factory=dict,
+        description="Environment filled from secrets of the project when a task starts: name to SECRET/VALUE.",
+    )
     input: dict[str, Any] = Field(default_factory=dict, description="The engine's input, written to input.json.")
     resources: Resources = Field(default_factory=Resources, description="What each task needs.")
 
@@ -126,6 +137,7 @@ class TaskSpec(Spec):
     world_size: int = Field(description="Size of the gang.")
     command: list[str] = Field(description="Program and arguments.")
     env: dict[str, str] = Field(default_factory=dict, description="Environment.")
+    secrets: dict[str, str] = Field(default_factory=dict, description="Environment from secrets: name to SECRET/VALUE.")
     input: dict[str, Any] = Field(default_factory=dict, description="The engine's input.")
     resources: Resources = Field(default_factory=Resources, description="What it needs.")
     stop_grace_s: float = Field(10.0, description="Seconds between the polite and the hard stop.")

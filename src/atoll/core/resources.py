@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -112,8 +112,31 @@ class Key:
         )
 
 
+class Asker(Protocol):
+    """Who wants to write something, as far as a kind's guard may ask."""
+
+    @property
+    def key_id(self) -> str: ...
+
+    @property
+    def is_admin(self) -> bool: ...
+
+    def role_in(self, project: str) -> str:
+        """admin, owner, member, viewer, or "" for nothing."""
+        ...
+
+
+Fields = Mapping[str, Any]
+Guard = Callable[[Asker, str, Fields | None, Fields | None], None]
+"""Called with who asks, the project, the new spec (None: delete) and the old one (None: create); raises Forbidden."""
+
+
 def _holds_nothing(_: Resource) -> bool:
     return False
+
+
+def _guards_nothing(_: Asker, __: str, ___: Fields | None, ____: Fields | None) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +145,8 @@ class Kind:
 
     `holds(resource)` true keeps a deleted resource in the store: something in the world still belongs to it.
     `columns` are (heading, dotted path) pairs for tables. `private` names top-level fields never shown.
-    `is_internal` kinds are made by controllers only and refused from people.
+    `is_internal` kinds are made by controllers only and refused from people. `writers` is the least role that may
+    write the kind by hand; `guard` refuses single writes that the role alone would allow.
     """
 
     name: str
@@ -135,6 +159,8 @@ class Kind:
     private: frozenset[str] = frozenset()
     is_internal: bool = False
     holds: Callable[[Resource], bool] = field(default=_holds_nothing)
+    writers: Literal["member", "owner", "admin"] = "member"
+    guard: Guard = field(default=_guards_nothing)
 
     def parse_spec(self, spec: dict[str, Any]) -> dict[str, Any]:
         """The spec with defaults filled in; Invalid names the field and what would be valid."""

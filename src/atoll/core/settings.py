@@ -39,6 +39,22 @@ class Settings(BaseModel):
         200_000, ge=1_000, description="How many changes the feed keeps before old ones are dropped."
     )
     body_bytes_max: int = Field(32 << 20, gt=0, description="Largest request body the door accepts, in bytes.")
+    public_url: str = Field(
+        "", description="Address others reach the door by, http(s)://host[:port]; empty means the one listened on."
+    )
+    file_bytes_max: int = Field(512 << 20, gt=0, description="Largest file that may be uploaded, in bytes.")
+    responses_kept_days: float = Field(
+        30.0, gt=0, description="Days after which stored responses (not conversations) are forgotten."
+    )
+    secrets_key: str = Field(
+        "",
+        repr=False,
+        description="Key that seals secrets: 32 bytes in base64, older ones after commas; empty means the file "
+        "run/secrets.key in the home. Give it as ATOLL_SECRETS_KEY, the same to every server of a database.",
+    )
+    gateway_workers: int = Field(
+        1, ge=1, le=64, description="Gateway processes of `atoll up` behind the one door; one for each core it may use."
+    )
     requests_per_key_max: int = Field(256, gt=0, description="Requests one API key may have in flight per gateway.")
 
     @property
@@ -48,6 +64,12 @@ class Settings(BaseModel):
     @property
     def blobs_url(self) -> str:
         return self.blobs or str(self.home / "blobs")
+
+    @property
+    def door_url(self) -> str:
+        """Where tasks and people reach the door."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104 - compared, not bound
+        return self.public_url.rstrip("/") or f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def host(self) -> str:
@@ -74,8 +96,10 @@ def load(overrides: Mapping[str, Any] | None = None, environment: Mapping[str, s
         name = ".".join(str(p) for p in first["loc"])
         if first["type"] == "extra_forbidden":
             raise _unknown(name, home / "atoll.toml") from error
+        known = Settings.model_fields.get(name)
+        shown = repr(first["input"]) if known is None or known.repr else "what was given"
         raise Invalid(
-            f"setting {name!r} cannot be {first['input']!r}",
+            f"setting {name!r} cannot be {shown}",
             field=name,
             hint=f"{first['msg']}; set in {home / 'atoll.toml'}, ATOLL_{name.upper()} or on the command line",
         ) from error

@@ -26,8 +26,22 @@ from atoll.sdk.connection import Connection
 from atoll.sdk.credentials import Credentials
 from atoll.sdk.errors import TimedOut
 from atoll.sdk.manifest import Manifest
+from atoll.sdk.money import Money
 from atoll.sdk.sse import read_events
-from atoll.sdk.wire import Change, Event, KindInfo, Listing, NewKey, Tree, Usage, UsageRow, UsageTotal, WatchEvent
+from atoll.sdk.wire import (
+    Change,
+    Event,
+    KeyInfo,
+    KindInfo,
+    Listing,
+    NewKey,
+    ServingPlan,
+    Tree,
+    Usage,
+    UsageRow,
+    UsageTotal,
+    WatchEvent,
+)
 
 PATIENCE_S = 60.0
 """How long watching and waiting put up with a server that does not answer."""
@@ -250,19 +264,64 @@ class Client:
         expires_in_s: float | None = None,
         models: Sequence[str] | None = None,
         project: str | None = None,
+        **fields: Any,
     ) -> NewKey:
-        """Make a key; its secret is in this answer and nowhere else."""
+        """Make a key; its secret is in this answer and nowhere else.
+
+        `fields` are those of `change_key`: addresses, limits, priority, user.
+        """
         body = {
             "description": description,
             "role": role,
             "expires_in_s": expires_in_s,
             "models": list(models) if models else None,
+            **fields,
         }
         return wire.known(NewKey, self._call("POST", self._keys_path(project), body=body))
 
+    def keys(self, *, project: str | None = None) -> list[KeyInfo]:
+        """All keys of the project, without their secrets, and when each was last used for a model."""
+        return [wire.key_info(item) for item in self._call("GET", self._keys_path(project))["items"]]
+
+    def change_key(self, key_id: str, *, project: str | None = None, **fields: Any) -> Resource:
+        """Change the given fields: description, expires_in_s, models, addresses, limits, priority, user.
+
+        None takes a bound away.
+        """
+        return wire.resource(self._call("PATCH", self._keys_path(project, key_id), body=fields))
+
+    def rotate_key(
+        self,
+        key_id: str,
+        *,
+        overlap_s: float | None = None,
+        expires_in_s: float | None = None,
+        project: str | None = None,
+    ) -> NewKey:
+        """Make the key's successor; the old one still works for `overlap_s` (the server's default: a day)."""
+        given = {"overlap_s": overlap_s, "expires_in_s": expires_in_s}
+        body = {name: value for name, value in given.items() if value is not None}
+        return wire.known(NewKey, self._call("POST", f"{self._keys_path(project, key_id)}/rotate", body=body))
+
     def revoke_key(self, key_id: str, *, project: str | None = None) -> None:
         """Make a key worthless at once."""
-        self._call("DELETE", f"{self._keys_path(project)}/{quote(key_id, safe='')}")
+        self._call("DELETE", self._keys_path(project, key_id))
+
+    def set_secret(
+        self,
+        name: str,
+        values: Mapping[str, str | None],
+        *,
+        description: str | None = None,
+        project: str | None = None,
+    ) -> Resource:
+        """Make a secret or set some of its values; None takes one away. No call ever returns a value."""
+        body = {"name": name, "values": dict(values), "description": description}
+        return wire.resource(self._call("POST", f"{self._project_path(project)}/secrets", body=body))
+
+    def remove_secret(self, name: str, *, project: str | None = None) -> None:
+        """Take out a secret with all its values."""
+        self._call("DELETE", f"{self._project_path(project)}/secrets/{quote(name, safe='')}")
 
     def usage(
         self,
@@ -272,10 +331,22 @@ class Client:
         by: Sequence[str] = ("key", "model"),
         project: str | None = None,
     ) -> Usage:
-        """Tokens and cost between two Unix times, by "key" and "model"."""
+        """Tokens and cost between two Unix times, by any of "key", "model", "user", "deployment" and "day" (UTC)."""
         path = f"/api/v1/projects/{quote(project or self.project, safe='')}/usage"
         data = self._call("GET", path, params={"since": since, "until": until, "by": ",".join(by)})
         return Usage([wire.known(UsageRow, row) for row in data["rows"]], wire.known(UsageTotal, data["total"]))
+
+    def plan_serving(
+        self, spec: Mapping[str, Any], name: str = "planned", *, project: str | None = None
+    ) -> ServingPlan:
+        """Whether and where a deployment with this spec would fit; nothing is written."""
+        path = f"/api/v1/projects/{quote(project or self.project, safe='')}/plan/serving"
+        return wire.known(ServingPlan, self._call("POST", path, body={"spec": dict(spec), "name": name}))
+
+    @property
+    def money(self) -> Money:
+        """Budgets' figures, top-ups, vouchers, statements and requests of the project."""
+        return Money(self.connection, self.project)
 
     def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[ChatPiece]:
         """The answer of a deployed model, as it arrives; `options` as in OpenAI's API."""
@@ -296,8 +367,12 @@ class Client:
         path = f"/api/v1/projects/{quote(self._project_of(info, project), safe='')}/{info.plural}"
         return f"{path}/{quote(name, safe='')}" if name else path
 
-    def _keys_path(self, project: str | None) -> str:
-        return f"/api/v1/projects/{quote(project or self.project, safe='')}/keys"
+    def _project_path(self, project: str | None) -> str:
+        return f"/api/v1/projects/{quote(project or self.project, safe='')}"
+
+    def _keys_path(self, project: str | None, key_id: str = "") -> str:
+        path = f"{self._project_path(project)}/keys"
+        return f"{path}/{quote(key_id, safe='')}" if key_id else path
 
 
 def is_current(resource: Resource) -> bool:

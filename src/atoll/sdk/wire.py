@@ -40,6 +40,22 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class ServingPlan:
+    """Whether and where a deployment would fit. `fits` None: it cannot be said; sizes are in bytes."""
+
+    summary: str
+    fits: bool | None = None
+    fits_now: bool = False
+    version: str = ""
+    engine: str = ""
+    replicas: int = 1
+    best: str | None = None
+    needed: dict[str, Any] = field(default_factory=dict)
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    suggestions: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class WatchEvent:
     """One change of a watched kind; `resource` is None when it is gone."""
 
@@ -104,6 +120,9 @@ class UsageRow:
 
     key: str = ""
     model: str = ""
+    day: str = ""
+    user: str = ""
+    deployment: str = ""
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -137,6 +156,20 @@ class NewKey:
 
     id: str
     key: str
+    replaced_ends_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """A key without its secret; `last_used_at` is the Unix time of its last call of a model, if there was one."""
+
+    resource: Resource
+    last_used_at: float | None = None
+
+
+def key_info(data: Mapping[str, Any]) -> KeyInfo:
+    """A key of a listing from its wire form."""
+    return KeyInfo(resource(data), data.get("last_used_at"))
 
 
 def resource(data: Mapping[str, Any]) -> Resource:

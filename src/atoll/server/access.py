@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -10,8 +11,8 @@ from fastapi import Depends, Header, Request
 from atoll.core.errors import Forbidden, NotFound, Unauthorized
 from atoll.core.resources import KINDS, SYSTEM_PROJECT, Kind
 from atoll.core.store import Scope
-from atoll.governance.access import OPERATE, READ, WRITE, check
-from atoll.governance.keys import Identity
+from atoll.governance.access import MANAGE, OPERATE, READ, WRITE, check, is_at_least, who
+from atoll.governance.keys import Identity, is_from
 from atoll.server.centre import Centre
 
 
@@ -24,14 +25,42 @@ def centre_of(request: Request) -> Centre:
 CentreOf = Annotated[Centre, Depends(centre_of)]
 
 
-def identify(centre: CentreOf, authorization: Annotated[str, Header()] = "") -> Identity:
-    """Who holds the bearer key; Unauthorized without one."""
+def identify(request: Request, centre: CentreOf, authorization: Annotated[str, Header()] = "") -> Identity:
+    """Who holds the bearer key; Unauthorized without one, Forbidden from where the key may not be used."""
     scheme, _, key = authorization.partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise Unauthorized(
             "an API key is needed", hint="send Authorization: Bearer sk-atoll-…; see `atoll keys create`"
         )
-    return centre.keyring.identify(key.strip())
+    identity = centre.keyring.identify(key.strip())
+    address = client_address(request.client.host if request.client else "", request.headers.getlist("x-forwarded-for"))
+    if not is_from(identity.addresses, address):
+        raise Forbidden(
+            f"key {identity.key_id} may not be used from {address or 'an unknown address'}",
+            hint="ask an owner of its project: atoll keys limit ID --address-from NETWORK",
+        )
+    return identity
+
+
+def client_address(peer: str, forwarded: list[str]) -> str:
+    """Where a request comes from: the connection's `peer`, unless that is on this machine, as gateways are.
+
+    A peer on this machine is believed about whom it forwards for: the last address of the x-forwarded-for lines that
+    is not itself of this machine. What stands before that was written by strangers.
+    """
+    chain = [part.strip() for line in forwarded for part in line.split(",")]
+    while is_loopback(peer) and chain:
+        peer = chain.pop()
+    return peer
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is of this machine; what is no address is not."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 Identified = Annotated[Identity, Depends(identify)]
@@ -48,7 +77,8 @@ class Tenant:
 
 def _tenant(centre: Centre, identity: Identity, project: str, verb: str) -> Tenant:
     check(identity, verb, project)
-    scope = centre.store.scope(project, identity.key_id)
+    actor = f"{identity.user} ({identity.key_id})" if identity.user else identity.key_id
+    scope = centre.store.scope(project, actor)
     if project != SYSTEM_PROJECT and centre.store.everything().find("Project", project, SYSTEM_PROJECT) is None:
         raise NotFound(f"there is no project {project!r}", hint="atoll get projects --project system")
     return Tenant(identity, project, scope)
@@ -64,6 +94,21 @@ def writer(centre: CentreOf, identity: Identified, project: str) -> Tenant:
     return _tenant(centre, identity, project, WRITE)
 
 
+def may_still_read(request: Request, project: str) -> bool:
+    """Whether the key of a request that is being answered for long may go on reading; asked again and again."""
+    try:
+        identity = identify(request, centre_of(request), request.headers.get("authorization", ""))
+        check(identity, READ, project)
+    except (Unauthorized, Forbidden):
+        return False
+    return True
+
+
+def manager(centre: CentreOf, identity: Identified, project: str) -> Tenant:
+    """May manage the project of the path: its members, keys and secrets."""
+    return _tenant(centre, identity, project, MANAGE)
+
+
 def operator(identity: Identified) -> Identity:
     """One of the platform's own parts."""
     check(identity, OPERATE, SYSTEM_PROJECT)
@@ -72,6 +117,7 @@ def operator(identity: Identified) -> Identity:
 
 Reader = Annotated[Tenant, Depends(reader)]
 Writer = Annotated[Tenant, Depends(writer)]
+Manager = Annotated[Tenant, Depends(manager)]
 Operator = Annotated[Identity, Depends(operator)]
 
 
@@ -84,8 +130,13 @@ def kind_in(name: str, project: str) -> Kind:
     return kind
 
 
-def writable(kind: Kind) -> Kind:
-    """The kind, unless only controllers make it."""
+def writable(kind: Kind, tenant: Tenant) -> Kind:
+    """The kind, unless only controllers make it or the tenant's role is below its writers'."""
     if kind.is_internal:
         raise Forbidden(f"{kind.plural} are made by the platform, not by hand", hint="change what owns them")
+    if not is_at_least(tenant.identity, kind.writers, tenant.project):
+        raise Forbidden(
+            f"{who(tenant.identity, tenant.project)} may not write {kind.plural}",
+            hint=f"ask one who is {kind.writers} of project {tenant.project!r}",
+        )
     return kind

@@ -12,10 +12,11 @@ from starlette.concurrency import run_in_threadpool
 
 from atoll.compute.controllers import node_lease
 from atoll.compute.resources import NODE, TASK_ENDED
-from atoll.core.errors import Conflict, Fenced, NotFound
+from atoll.core.errors import Conflict, Fenced, IntegrityError, Invalid, NotFound
 from atoll.core.leases import Lease
 from atoll.core.resources import SYSTEM_PROJECT, Resource, check_name
 from atoll.core.store import Create, Scope, SetSpec, SetStatus, Write
+from atoll.governance.secrets import Secrets
 from atoll.server.access import CentreOf, Operator
 from atoll.server.api import Body
 from atoll.server.centre import Centre
@@ -75,7 +76,7 @@ async def sync(request: Request, centre: CentreOf, _: Operator, wanted: Sync) ->
     deadline = centre.clock.monotonic() + min(wanted.wait_s, WAIT_S_MAX)
     while True:
         ticket = waiter.ticket()
-        tasks = await run_in_threadpool(_wanted_on, scope, wanted.node)
+        tasks = await run_in_threadpool(_wanted_on, scope, centre.secrets, wanted.node)
         seen = zlib.crc32(orjson.dumps(tasks)) or 1
         logs = demands.of(wanted.node)
         left_s = deadline - centre.clock.monotonic()
@@ -130,12 +131,31 @@ def _message(status: dict[str, Any]) -> str:
     return f"{status['reason']}{said}"
 
 
-def _wanted_on(scope: Scope, node: str) -> list[dict[str, Any]]:
+def _wanted_on(scope: Scope, secrets: Secrets, node: str) -> list[dict[str, Any]]:
     """Everything that shall exist on `node`; tasks that ended stay known until they are removed."""
-    return [_task(t) for t in scope.find_all("Task") if t.spec["node"] == node and t.phase not in TASK_ENDED]
+    tasks = [t for t in scope.find_all("Task") if t.spec["node"] == node and t.phase not in TASK_ENDED]
+    return [_task(task) | _revealed(scope, secrets, task) for task in tasks]
 
 
 def _task(task: Resource) -> dict[str, Any]:
     names = ("epoch", "workload", "workload_uid", "role", "index", "rank", "world_size", "command", "env", "input")
     wanted = {name: task.spec[name] for name in (*names, "resources", "stop_grace_s", "on_partition")}
     return {"uid": task.uid, "project": task.project, "stop": task.spec["stop"] or task.is_deleting, **wanted}
+
+
+def _revealed(scope: Scope, secrets: Secrets, task: Resource) -> dict[str, Any]:
+    """The environment of a task that is to start, with the values of its secrets; what runs is not sent them again.
+
+    When one cannot be had, `problem` says so: the agent then uses up the task, which reports it as failed. Only the
+    agent may end it: it may have started it already, from an earlier answer.
+    """
+    references = task.spec.get("secrets") or {}
+    if not references or task.phase != "pending":
+        return {}
+    try:
+        workload = scope.by_uid(task.owner) if task.owner else None
+        owners = [workload.uid, workload.owner or ""] if workload else []
+        values = {name: secrets.value(scope, task.project, said, owners) for name, said in references.items()}
+    except (NotFound, Invalid, IntegrityError) as error:
+        return {"problem": str(error)}
+    return {"env": task.spec["env"] | values}

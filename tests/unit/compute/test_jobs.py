@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from atoll.compute import resources
-from atoll.compute.jobs import JobController, NotYet, engine_workload, workload_name
+from atoll.compute.jobs import CANCEL, JobController, NotYet, engine_workload, workload_name
 from atoll.core.clock import VirtualClock
 from atoll.core.errors import Invalid, Unavailable
 from atoll.core.reconcile import Loop, Writer
@@ -174,3 +174,13 @@ def test_a_workloads_name_fits_however_long_the_runs(shop: Shop) -> None:
     shop.run()
     assert len(workload_name(shop.scope.get("Bake", long, "p"))) <= 128
     assert len(shop.scope.find_all("Workload")) == 2
+
+
+def test_a_run_that_is_asked_to_end_takes_its_workload_along(shop: Shop) -> None:
+    shop.run()
+    shop.report("running", epoch=1)
+    bake = shop.bake
+    shop.scope.write([SetSpec(bake, bake.spec, {CANCEL: "1.0"})])
+    bake = shop.run()
+    assert (bake.phase, bake.status["reason"]) == ("failed", "cancelled")
+    assert shop.workload().is_deleting

@@ -29,6 +29,14 @@ def test_a_task_that_is_here_is_left_alone_whatever_became_of_it() -> None:
         assert plan([Wanted(spec("a"))], [report(spec("a"), state)]) == []
 
 
+def test_a_task_with_a_problem_is_used_up_and_says_why_but_left_alone_once_it_runs() -> None:
+    sent = {"uid": "a", "epoch": 1, "command": ["true"], "workload_uid": "w", "role": "worker", "problem": "no secret"}
+    read = wanted(sent)
+    assert read is not None
+    assert plan([read], []) == [Refuse(spec("a"), "cannot start: no secret")]
+    assert plan([read], [report(spec("a"))]) == []
+
+
 def test_a_task_to_be_stopped_is_stopped_as_long_as_it_lives() -> None:
     assert plan([Wanted(spec("a"), stop=True)], [report(spec("a"))]) == [Stop("a", "asked to stop")]
     assert plan([Wanted(spec("a"), stop=True)], [report(spec("a"), "failed")]) == []

@@ -16,12 +16,14 @@ from sqlalchemy import inspect, text
 
 import atoll.core
 import atoll.governance.ledger
+import atoll.server.app
 import postgres
 from atoll.core.database import HEAD, Database
 from atoll.core.errors import Conflict, ResourceExhausted, Unavailable
 from atoll.core.tables import metadata
 
 assert atoll.governance.ledger.usage.metadata is metadata
+assert atoll.server.app, "every table of the product is declared in what it imports"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

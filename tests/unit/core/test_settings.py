@@ -67,6 +67,14 @@ def test_a_wrong_environment_variable_is_named(tmp_path: Path) -> None:
         load({}, home(tmp_path) | {"ATOLL_BODY_BYTES_MAX": "-1"})
 
 
+def test_a_secret_setting_is_never_shown(tmp_path: Path) -> None:
+    hidden = "p4ssw0rd-that-nobody-may-see"
+    assert hidden not in repr(load({}, {"ATOLL_HOME": str(tmp_path), "ATOLL_SECRETS_KEY": hidden}))
+    with pytest.raises(Invalid, match="setting 'secrets_key' cannot be what was given") as caught:
+        load({}, home(tmp_path, f'secrets_key = ["{hidden}"]\n'))
+    assert hidden not in str(caught.value)
+
+
 def test_an_ipv6_address_is_read(tmp_path: Path) -> None:
     settings = load({"listen": "[::1]:80"}, home(tmp_path))
     assert (settings.host, settings.port) == ("::1", 80)
@@ -74,3 +82,13 @@ def test_an_ipv6_address_is_read(tmp_path: Path) -> None:
 
 def test_every_setting_is_described() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_others_reach_the_door_where_it_listens_unless_told_otherwise(tmp_path: Path) -> None:
+    def door(**given: str) -> str:
+        return load({"home": str(tmp_path), **given}, {}).door_url
+
+    assert door(listen="10.0.0.7:80") == "http://10.0.0.7:80"
+    assert door(listen="0.0.0.0:8400") == "http://127.0.0.1:8400"
+    assert door(listen="[::1]:8400") == "http://[::1]:8400"
+    assert door(public_url="https://ai.example/") == "https://ai.example"

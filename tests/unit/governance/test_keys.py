@@ -10,8 +10,8 @@ import pytest
 from atoll.core.clock import VirtualClock
 from atoll.core.errors import Forbidden, Unauthorized
 from atoll.core.feed import Feed
-from atoll.core.resources import SYSTEM_PROJECT
-from atoll.core.store import Create, MarkDeleting, SetSpec, Store
+from atoll.core.resources import KINDS, SYSTEM_PROJECT
+from atoll.core.store import Create, MarkDeleting, Scope, SetSpec, Store
 from atoll.governance.access import OPERATE, READ, WRITE, check
 from atoll.governance.keyring import KeyRing
 from atoll.governance.keys import Identity, hash_of, new_key
@@ -77,6 +77,49 @@ def test_a_key_expires_though_nothing_else_happens(ring: Ring, clock: VirtualClo
     clock.advance(59)
     assert ring.ring.identify(key).key_id == "k1"
     clock.advance(2)
+    with pytest.raises(Unauthorized):
+        ring.ring.identify(key)
+
+
+def test_what_users_and_memberships_become_counts_at_once(ring: Ring) -> None:
+    for kind, name, project in (("Project", "red", "system"), ("User", "eve", "system"), ("Membership", "eve", "red")):
+        spec = KINDS.named(kind).parse_spec({"role": "owner"} if kind == "Membership" else {})
+        ring.scope.write([Create(kind, project, name, spec)])
+    key = ring.make("k1", user="eve", role="owner")
+    assert ring.ring.identify(key).role_in("red") == "owner"
+    membership = ring.scope.get("Membership", "eve", "red")
+    ring.scope.write([SetSpec(membership, {"role": "viewer"})])
+    assert ring.ring.identify(key).role_in("red") == "viewer"
+    user = ring.scope.get("User", "eve", "system")
+    ring.scope.write([SetSpec(user, user.spec | {"disabled": True})])
+    with pytest.raises(Unauthorized):
+        ring.ring.identify(key)
+
+
+def test_keys_are_not_read_again_for_what_does_not_concern_them(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = ring.make("k1")
+    ring.ring.identify(key)
+    read: list[str] = []
+    find_all = Scope.find_all
+    monkeypatch.setattr(
+        Scope, "find_all", lambda scope, kind, **more: read.append(kind) or find_all(scope, kind, **more)
+    )
+    for n in range(3):
+        ring.scope.write([Create("Dataset", "red", f"d{n}", {})])
+        ring.ring.identify(key)
+    assert read == []
+    ring.make("k2")
+    ring.ring.identify(key)
+    assert "ApiKey" in read
+
+
+def test_a_long_absence_or_a_forgotten_history_loses_no_revocation(ring: Ring, sqlite_store: Store) -> None:
+    key = ring.make("k1")
+    ring.ring.identify(key)
+    [found] = ring.scope.find_all("ApiKey")
+    ring.scope.write([SetSpec(found, found.spec | {"revoked": True})])
+    ring.scope.write([Create("Dataset", "red", f"d{n}", {}) for n in range(600)])
+    sqlite_store.forget_changes(sqlite_store.head() - 10)
     with pytest.raises(Unauthorized):
         ring.ring.identify(key)
 

@@ -11,7 +11,8 @@ import pytest
 
 from atoll.core.database import Database
 from atoll.core.errors import Invalid
-from atoll.governance.ledger import Ledger, Line, cost_micros
+from atoll.governance.ledger import Ledger, Line
+from atoll.governance.prices import cost_micros
 
 PRICE = {"input_per_million": 0.15, "output_per_million": 0.6, "currency": "EUR"}
 
@@ -86,15 +87,10 @@ def test_sums_are_exact_however_many_and_however_large(ledger: Ledger) -> None:
     assert line.requests == 500
     assert line.prompt_tokens == sum(r["prompt_tokens"] for r in big)
     assert line.completion_tokens == sum(r["completion_tokens"] for r in big)
-    assert line.cost_micros == sum(cost_micros(r["prompt_tokens"], r["completion_tokens"], PRICE) for r in big)
+    assert line.cost_micros == sum(
+        cost_micros(PRICE, r["prompt_tokens"], r["cached_tokens"], r["completion_tokens"]) for r in big
+    )
     assert line.to_dict()["cost"] == line.cost_micros / 1e6
-
-
-def test_a_cost_is_in_whole_micros_with_halves_up() -> None:
-    assert cost_micros(10, 5, None) == 0
-    assert cost_micros(1_000_000, 0, PRICE) == 150_000
-    assert cost_micros(10, 5, {"input_per_million": 0.05, "output_per_million": 0.2}) == 2
-    assert cost_micros(3, 0, {"input_per_million": 0.5, "output_per_million": 0}) == 2
 
 
 @pytest.mark.parametrize(
@@ -110,13 +106,37 @@ def test_a_cost_is_in_whole_micros_with_halves_up() -> None:
         ("price", {"input_per_million": 1.0}),
         ("price", {"input_per_million": "x", "output_per_million": 1, "currency": "EUR"}),
         ("price", "free"),
+        ("slices", {"x": 1}),
+        ("slices", {"1": -1}),
+        ("slices", {"1": 1 << 60}),
     ],
 )
-def test_a_wrong_record_is_refused_by_field_and_nothing_is_entered(ledger: Ledger, field: str, value: object) -> None:
-    with pytest.raises(Invalid) as raised:
-        ledger.enter("g", [record(1), record(2) | {field: value}])
-    assert raised.value.field == f"records.{field}"
-    assert ledger.statement("red") == []
+def test_a_wrong_record_is_put_aside_with_the_reason_and_holds_up_nobody(
+    ledger: Ledger, field: str, value: object
+) -> None:
+    batch = [record(1), record(2) | {field: value}, record(3)]
+    assert ledger.enter("g", batch) == 3
+    assert ledger.enter("g", batch) == 3
+    assert ledger.statement("red")[0].requests == 2
+    assert ledger.count_refused() == 1
+    (refused,) = ledger.refused()
+    assert f"{field!r} cannot be" in refused["reason"]
+    assert "r2" in refused["record"]
+
+
+@pytest.mark.parametrize("poison", [None, 7, [], {}, {"seq": "x"}, {"seq": 1.5, "note": "\ud800"}])
+def test_a_record_without_a_number_takes_the_place_after_the_one_before(ledger: Ledger, poison: object) -> None:
+    ledger.enter("g", [record(1), record(2)])
+    assert ledger.enter("g", [poison]) == 3
+    assert ledger.enter("g", [record(4), poison]) == 5
+    assert ledger.count_refused() == 2
+
+
+def test_text_no_database_takes_is_mended_and_numbers_none_takes_are_refused(ledger: Ledger) -> None:
+    records = [record(1, note="\ud800", user="a\0b"), record(2, ts=float("nan")), record(3, http_status=1 << 40)]
+    assert ledger.enter("g", [*records, record(4, price=PRICE | {"input_per_million": 1e300})]) == 4
+    assert ledger.statement("red", by=["user"])[0].user == "ab"
+    assert ledger.count_refused() == 3
 
 
 def test_a_record_is_not_refused_for_its_clients_odd_request_id(ledger: Ledger) -> None:
@@ -126,8 +146,36 @@ def test_a_record_is_not_refused_for_its_clients_odd_request_id(ledger: Ledger) 
 
 
 def test_usage_can_be_grouped_by_what_there_is_only(ledger: Ledger) -> None:
-    with pytest.raises(Invalid, match=r"cannot group usage by 'colour'.*valid: key, model"):
+    with pytest.raises(Invalid, match=r"cannot group usage by 'colour'.*valid: key, model, user, deployment, day"):
         ledger.statement("red", by=["colour"])
+
+
+def test_days_are_of_utc_and_begin_at_midnight(ledger: Ledger) -> None:
+    midnight = 1_793_491_200.0  # 2026-11-01
+    ledger.enter("g", [record(1, ts=midnight - 0.4), record(2, ts=midnight), record(3, ts=midnight + 86_399.6)])
+    assert [(line.day, line.requests) for line in ledger.statement("red", by=["day"])] == [
+        ("2026-10-31", 1),
+        ("2026-11-01", 2),
+    ]
+
+
+def test_the_last_use_of_a_key_is_the_newest_record_that_ever_came(ledger: Ledger) -> None:
+    ledger.enter("g", [record(1, ts=50.0), record(2, ts=70.0), record(3, key_id="k2", ts=9.0)])
+    ledger.enter("h", [record(1, ts=60.0)])
+    assert ledger.last_used(["k1", "k2", "k3"]) == {"k1": 70.0, "k2": 9.0}
+
+
+def test_a_request_can_be_looked_up_with_all_that_was_recorded(ledger: Ledger) -> None:
+    ledger.enter("g", [record(1, note="least outstanding", queue_s=0.2, priority="high", user="u", price=PRICE)])
+    (found,) = ledger.requests("red", "r1")
+    assert (found["note"], found["queue_s"], found["priority"], found["end_user"]) == (
+        "least outstanding",
+        0.2,
+        "high",
+        "u",
+    )
+    assert (found["output_per_million"], found["cached_input_per_million"]) == (0.6, None)
+    assert ledger.requests("blue", "r1") == []
 
 
 def test_gateways_that_ship_at_once_lose_and_double_nothing(url: str, opened: Callable[[str], Database]) -> None:

@@ -61,7 +61,7 @@ def wanted(value: Mapping[str, Any]) -> Wanted | None:
     """The task in one entry of a sync reply; None when not even its uid can be used."""
     stop = bool(value.get("stop"))
     try:
-        return Wanted(TaskSpec.from_dict(value), stop)
+        return Wanted(TaskSpec.from_dict(value), stop, str(value.get("problem") or ""))
     except Invalid as error:
         problem = str(error)
     try:
