@@ -128,7 +128,7 @@ def _adapter_facts(version: Resource, run: Resource, world: Writer) -> dict[str,
     inherited = base.status if base is not None else {}
     result = run.status["result"]
     return {
-        "files": [result["adapter"]],
+        "files": [result[part] for part in ("adapter", "peft", "peft_config") if result.get(part)],
         "format": "adapter-gguf",
         "architecture": inherited.get("architecture", ""),
         "parameters": inherited.get("parameters", 0),

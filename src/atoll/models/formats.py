@@ -106,6 +106,22 @@ class ModelFacts:
     shape: ModelShape | None
 
 
+def predictor_facts(size_bytes: int) -> ModelFacts:
+    """The facts of a predictor's folder, which says nothing of its inside: it is code and data of the user's own."""
+    return ModelFacts(
+        kind="model",
+        format="predictor",
+        architecture="predictor",
+        parameters=0,
+        context_length=0,
+        quantization=None,
+        licence=None,
+        chat_templates=(),
+        metadata={"size_bytes": size_bytes},
+        shape=None,
+    )
+
+
 def read_gguf(path: Path, name: str = "") -> ModelFacts:
     """The facts of the GGUF model or adapter at `path`, called `name` in errors.
 

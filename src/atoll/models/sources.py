@@ -14,6 +14,10 @@ from pathlib import PurePosixPath
 from atoll.core.errors import Invalid, NotFound
 
 FILES_MAX = 1000
+PREDICTOR_MANIFEST = "atoll-predictor.yaml"
+"""What makes a folder a predictor's; see serving/predictor.py."""
+
+POOLING = "1_Pooling/config.json"
 FOLDER_PATTERNS = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -64,12 +68,15 @@ def parse(text: str) -> Source:
 def choose(names: Iterable[str], patterns: Sequence[str] | None, source: str) -> list[str]:
     """The names among `names` that are the model, sorted.
 
-    With patterns: what matches one of them, by path or by file name. Without: the one GGUF file, else a safetensors
-    model. NotFound when nothing fits, Invalid when several GGUF files do: the caller must then say which.
+    With patterns: what matches one of them, by path or by file name. Without: the whole folder of a predictor, else the
+    one GGUF file, else a safetensors model. NotFound when nothing fits, Invalid when several GGUF files do: the caller
+    must then say which.
     """
     present = sorted(set(names))
     if patterns:
         chosen = [name for name in present if _matches(name, patterns)]
+    elif predictor := _predictor_files(present):
+        return _bounded(predictor, source)
     else:
         chosen = [name for name in present if name.lower().endswith(".gguf")] or _folder_files(present)
     if not chosen:
@@ -78,6 +85,10 @@ def choose(names: Iterable[str], patterns: Sequence[str] | None, source: str) ->
     models = [name for name in chosen if name.lower().endswith(".gguf")]
     if len(models) > 1:
         raise Invalid(f"{source} holds {len(models)} GGUF files", field="files", hint=f"name one: {_listed(models)}")
+    return _bounded(chosen, source)
+
+
+def _bounded(chosen: list[str], source: str) -> list[str]:
     if len(chosen) > FILES_MAX:
         raise Invalid(f"{source} holds {len(chosen)} files, the limit is {FILES_MAX}", field="files")
     return chosen
@@ -92,8 +103,14 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return {name: "/".join(PurePosixPath(name).parts[shared:]) for name in names}
 
 
+def _predictor_files(names: Sequence[str]) -> list[str]:
+    """Everything in and below the folder that has a predictor's manifest; nothing when none or several have one."""
+    folders = [PurePosixPath(name).parent for name in names if PurePosixPath(name).name == PREDICTOR_MANIFEST]
+    return [n for n in names if folders[0] in PurePosixPath(n).parents] if len(folders) == 1 else []
+
+
 def _folder_files(names: Sequence[str]) -> list[str]:
-    """The files of the safetensors model: those beside the weights."""
+    """The files of the safetensors model: those beside the weights, and how sentence embeddings are pooled."""
     folders = {str(PurePosixPath(name).parent) for name in names if name.endswith(".safetensors")}
     if len(folders) > 1:
         raise Invalid(
@@ -101,7 +118,9 @@ def _folder_files(names: Sequence[str]) -> list[str]:
             field="files",
             hint=f"name one: {_listed(sorted(folders))}",
         )
-    return [n for n in names if str(PurePosixPath(n).parent) in folders and _matches(n, FOLDER_PATTERNS)]
+    pooling = {str(PurePosixPath(folder) / POOLING) for folder in folders}
+    beside = {n for n in names if str(PurePosixPath(n).parent) in folders and _matches(n, FOLDER_PATTERNS)}
+    return [n for n in names if n in beside or n in pooling]
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ from atoll.core.reconcile import Controller, Writer
 from atoll.core.resources import KINDS, SYSTEM_PROJECT, TERMINAL_BAD, TERMINAL_GOOD, Key, Resource
 from atoll.core.store import Change, Create, MarkDeleting, SetSpec, SetStatus, Write
 from atoll.data import controllers as data
+from atoll.data.imports import failed_import
 from atoll.models import library
 from atoll.training.references import fill_in
 
@@ -205,6 +206,9 @@ def _ready_model(world: Writer, project: str, reference: str) -> library.Resolve
 def _ready_dataset(world: Writer, project: str, reference: str) -> Resource:
     dataset = data.resolve(world.scope, project, reference)
     if dataset is None or dataset.phase == "pending":
+        failed = failed_import(world.scope, project, reference) if dataset is None else None
+        if failed is not None:
+            raise Invalid(f"dataset {reference!r} was not made: {failed.status['reason']}", field="spec.dataset")
         raise NotYet(f"waiting for dataset {reference!r}")
     if dataset.phase == "failed":
         raise Invalid(f"dataset version {dataset.name!r} failed: {dataset.status.get('reason')}", field="spec.dataset")

@@ -70,6 +70,17 @@ def test_a_file_is_imported_with_facts_origin_and_licence(task: TaskFolder, mode
     assert progress is not None and progress["stage"] == "store" and progress["done"] == progress["total"]
 
 
+def test_a_predictors_folder_is_imported_as_it_is(task: TaskFolder, tmp_path: Path) -> None:
+    folder = tmp_path / "prices"
+    (folder / "data").mkdir(parents=True)
+    (folder / "atoll-predictor.yaml").write_text("predictor: prices:Prices\n")
+    (folder / "data" / "weights.csv").write_text("1,2\n")
+    code, result = task.run({"source": f"file:{folder}"})
+    assert code == 0, task.log
+    assert result["format"] == "predictor"
+    assert [file["name"] for file in result["files"]] == ["atoll-predictor.yaml", "data/weights.csv"]
+
+
 def test_the_licence_given_wins_over_the_file(task: TaskFolder, model: Path) -> None:
     _, result = task.run({"source": f"file:{model}", "licence": "CC0-1.0"})
     assert result["licence"] == "CC0-1.0"

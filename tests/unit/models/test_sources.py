@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.core.errors import Invalid, NotFound
+from atoll.models import sources
 from atoll.models.sources import Source, choose, parse, short_names
+from atoll.serving import predictor
 
 
 @pytest.mark.parametrize(
@@ -100,3 +102,24 @@ def test_names_are_kept_under_the_folder_they_share() -> None:
     assert short_names(["pkg/models/m.gguf"]) == {"pkg/models/m.gguf": "m.gguf"}
     assert short_names(["p/a/x", "p/b/x"]) == {"p/a/x": "a/x", "p/b/x": "b/x"}
     assert short_names(["x", "p/y"]) == {"x": "x", "p/y": "p/y"}
+
+
+def test_a_predictors_folder_is_taken_whole_whatever_else_it_holds() -> None:
+    names = ["x/readme.md", "x/p/atoll-predictor.yaml", "x/p/model.py", "x/p/data/weights.csv", "x/p/a.safetensors"]
+    chosen = choose(names, None, "file:/x")
+    assert chosen == sorted(names[1:])
+    assert sorted(short_names(chosen).values()) == [
+        "a.safetensors",
+        "atoll-predictor.yaml",
+        "data/weights.csv",
+        "model.py",
+    ]
+
+
+def test_how_sentences_are_pooled_comes_along_with_the_weights() -> None:
+    names = ["model.safetensors", "config.json", "1_Pooling/config.json", "onnx/config.json"]
+    assert choose(names, None, "hf:a/b") == ["1_Pooling/config.json", "config.json", "model.safetensors"]
+
+
+def test_the_predictors_manifest_has_one_name() -> None:
+    assert predictor.MANIFEST == sources.PREDICTOR_MANIFEST

@@ -108,12 +108,14 @@ def obtain(wanted: FetchInput, cache: Path, folder: Path) -> Fetched:
 
 def describe(fetched: Fetched) -> formats.ModelFacts:
     """The facts of the model; Invalid unless it is a whole model in a format we know."""
+    if sources.PREDICTOR_MANIFEST in fetched.files:
+        return formats.predictor_facts(sum(path.stat().st_size for path in fetched.files.values()))
     models = [path for name, path in fetched.files.items() if name.lower().endswith(".gguf") or is_gguf(path)]
     if not models and not any(name.endswith(".safetensors") for name in fetched.files):
         raise Invalid(
             f"{', '.join(sorted(fetched.files)[:5])}: neither GGUF nor safetensors",
             field="files",
-            hint="import a model in one of these formats",
+            hint=f"import a model in one of these formats, or a folder with {sources.PREDICTOR_MANIFEST}",
         )
     if len(models) > 1:
         raise Invalid(f"{len(models)} GGUF files", field="files", hint="import one at a time")

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+from jinja2 import TemplateError
+
 from atoll.core.errors import Invalid
 from atoll.training.engine.order import permutation
 
@@ -40,10 +43,11 @@ class Examples:
 def question_examples(rows: Sequence[Mapping[str, Any]], tokenizer: Any, sequence_length: int) -> Examples:
     """The rows (`question`, `answer`) as examples of at most `sequence_length` tokens with the prefix.
 
+    A row may carry `messages`, the whole conversation before the answer as JSON, which then is the prompt.
     A longer answer is cut and then has no end; a question that leaves no room for an answer is left out.
     Raises Invalid when nothing is left.
     """
-    prompts = _tokens(tokenizer, [_prompt(tokenizer, row["question"]) for row in rows])
+    prompts = _tokens(tokenizer, [_prompt(tokenizer, row) for row in rows])
     answers = _tokens(tokenizer, [row["answer"] for row in rows])
     begin = [tokenizer.bos_token_id] if getattr(tokenizer, "add_bos_token", False) else []
     prompts = [p if p[:1] == begin else begin + p for p in prompts]
@@ -81,9 +85,14 @@ def chosen_rows(count: int, rows_max: int, seed: int) -> list[int]:
     return sorted(permutation(count, seed, 0, _ROWS_STREAM)[:rows_max])
 
 
-def _prompt(tokenizer: Any, question: str) -> str:
-    messages = [{"role": "user", "content": question}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+def _prompt(tokenizer: Any, row: Mapping[str, Any]) -> str:
+    said = row.get("messages")
+    messages = orjson.loads(said) if said else [{"role": "user", "content": row["question"]}]
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        what = f"the model's chat template refuses example {row.get('id', '')!r}: {error}"
+        raise Invalid(what, field="dataset", hint="change the roles of its messages") from error
 
 
 def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
