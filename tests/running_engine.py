@@ -67,12 +67,28 @@ class Running:
 
 
 def serve(root: Path, model: Path, *adapters: Path, grace_s: float = 10.0, **changes: Any) -> Running:
-    """Start an engine on `model` and return it once it is ready."""
+    """Start llama.cpp on `model` and return it once it is ready."""
     folder = TaskFolder(root, MODULE)
     files = [{"name": path.name, "digest": folder.store.put_file(path).digest} for path in (model, *adapters)]
     least = {"model": files[0], "adapters": files[1:], "alias": "tiny", "context": 256, "slots": 2, "threads": 1}
-    folder.prepare(least | changes, stop_grace_s=grace_s)
-    process = folder.start()
+    return started(folder, least | changes, grace_s)
+
+
+def folder_input(folder: TaskFolder, model: Path, adapters: dict[str, Path] | None = None) -> dict[str, Any]:
+    """The input that serves a folder of safetensors, and folders of adapters by their names."""
+    files = _stored(folder, model)
+    whole = {"model": files[0], "files": files, "format": "safetensors", "alias": "tiny", "context": 256, "slots": 2}
+    parts = {name: _stored(folder, path) for name, path in (adapters or {}).items()}
+    return whole | {
+        "threads": 1,
+        "adapters": [{"name": name, "file": files[0], "files": files} for name, files in parts.items()],
+    }
+
+
+def started(folder: TaskFolder, spec: dict[str, Any], grace_s: float = 10.0, **environment: str) -> Running:
+    """Start the engine of `folder` and return it once it is ready."""
+    folder.prepare(spec, stop_grace_s=grace_s)
+    process = folder.start(**environment)
     try:
         wait_until(
             lambda: folder.read("endpoint.json") or process.poll() is not None, "the engine is ready", READY_WITHIN_S
@@ -84,3 +100,10 @@ def serve(root: Path, model: Path, *adapters: Path, grace_s: float = 10.0, **cha
         process.wait()
         raise
     return Running(folder, process, endpoint)
+
+
+def _stored(folder: TaskFolder, model: Path) -> list[dict[str, str]]:
+    paths = sorted((path for path in model.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    return [
+        {"name": str(path.relative_to(model)), "digest": folder.store.put_file(path).digest} for path in reversed(paths)
+    ]

@@ -22,8 +22,15 @@ def byte_letters() -> list[str]:
     return [letters[byte] for byte in range(256)]
 
 
-def write_model(path: Path, *, template: str | None = CHAT_TEMPLATE, seed: int = 0, context: int = CONTEXT) -> Path:
-    """Write the model to `path`."""
+def write_model(
+    path: Path,
+    *,
+    template: str | None = CHAT_TEMPLATE,
+    seed: int = 0,
+    context: int = CONTEXT,
+    special: tuple[str, ...] = (),
+) -> Path:
+    """Write the model to `path`; its vocabulary has the control tokens `special` beside those of its own."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type("model")
     writer.add_name("tiny")
@@ -37,7 +44,7 @@ def write_model(path: Path, *, template: str | None = CHAT_TEMPLATE, seed: int =
     writer.add_head_count_kv(KV_HEADS)
     writer.add_rope_dimension_count(EMBEDDING // HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
-    tokens = _add_tokenizer(writer, template)
+    tokens = _add_tokenizer(writer, template, special)
     for name, values in _tensors(len(tokens), np.random.default_rng(seed)):
         writer.add_tensor(name, values)
     return finished(writer, path)
@@ -65,10 +72,10 @@ def finished(writer: gguf.GGUFWriter, path: Path) -> Path:
     return path
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, template: str | None) -> list[str]:
+def _add_tokenizer(writer: gguf.GGUFWriter, template: str | None, more: tuple[str, ...]) -> list[str]:
     letters = byte_letters()
     merges = ["t h", "th e", "i n", "a n"]
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    special = [*more, "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokens = [*letters, *(merge.replace(" ", "") for merge in merges), *special]
     kinds = [gguf.TokenType.NORMAL] * (len(tokens) - len(special)) + [gguf.TokenType.CONTROL] * len(special)
     writer.add_tokenizer_model("gpt2")

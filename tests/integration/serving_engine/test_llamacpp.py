@@ -18,14 +18,19 @@ import openai
 import pytest
 
 import tiny_gguf
+import tiny_reranker
+from atoll.core.blobs import BlobStore
 from atoll.core.errors import Unavailable
-from atoll.serving.engine.llamacpp import Server, keep_watch
+from atoll.serving.engine.base import Health
+from atoll.serving.engine.lifecycle import keep_watch
+from atoll.serving.engine.llamacpp import Server
 from running_engine import MODULE, Running, wait_until
 from task_folder import TaskFolder
 
 Start = Callable[..., Running]
 HELLO = [{"role": "user", "content": "hello"}]
 PERMANENT = 3
+FIM_TOKENS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 
 
 # -- what clients get ----------------------------------------------------------------------------------------------
@@ -33,7 +38,8 @@ PERMANENT = 3
 
 def test_a_ready_engine_tells_where_and_what_it_serves(engine: Running) -> None:
     assert engine.url.startswith("http://127.0.0.1:")
-    assert engine.endpoint["capabilities"] == ["chat", "completion"]
+    able = {"chat", "completion", "json_schema", "grammar", "logprobs", "timings", "prefill"}
+    assert set(engine.endpoint["capabilities"]) == able
     assert stat.S_IMODE((engine.folder.path / "endpoint.json").stat().st_mode) == 0o600
     progress = engine.folder.read("progress.json")
     assert progress is not None
@@ -143,7 +149,7 @@ def test_an_adapter_changes_what_the_model_computes(start: Start, engine: Runnin
 
 
 def test_an_embedding_server_gives_unit_vectors(start: Start, tiny: Path) -> None:
-    running = start(tiny, embedding=True)
+    running = start(tiny, task="embed")
     assert running.endpoint["capabilities"] == ["embedding"]
     with running.client() as client:
         answer = client.embeddings.create(model="tiny", input=["one", "another text"], encoding_format="float")
@@ -151,6 +157,70 @@ def test_an_embedding_server_gives_unit_vectors(start: Start, tiny: Path) -> Non
     assert [len(vector) for vector in vectors] == [tiny_gguf.EMBEDDING] * 2
     assert [math.hypot(*vector) for vector in vectors] == pytest.approx([1.0, 1.0], abs=1e-3)
     assert answer.usage.prompt_tokens > 0
+
+
+def _own_input(start: Start, tiny: Path, tmp_path: Path) -> Running:
+    """An engine with an adapter of its own and another beside it."""
+    own = tiny_gguf.write_adapter(tmp_path / "own.gguf", seed=1)
+    other = tiny_gguf.write_adapter(tmp_path / "other.gguf", seed=2)
+    store = BlobStore(str(tmp_path / "engine-0" / "blobs"))
+    files = {path.stem: {"name": path.name, "digest": store.put_file(path).digest} for path in (own, other)}
+    adapters = [{"name": "tiny", "file": files["own"]}, {"name": "legal", "file": files["other"]}]
+    return start(tiny, adapters=adapters)
+
+
+def test_the_own_adapter_is_on_and_another_is_switched_on_by_request(
+    start: Start, engine: Running, tiny: Path, tmp_path: Path
+) -> None:
+    running = _own_input(start, tiny, tmp_path)
+    assert "lora" in running.endpoint["capabilities"]
+    body = {"prompt": "in the inn and then", "max_tokens": 1, "temperature": 0, "logprobs": 5}
+
+    def first(asked: Running, **more: object) -> float:
+        answer = asked.post("/v1/completions", body | more)
+        return float(answer["choices"][0]["logprobs"]["content"][0]["logprob"])
+
+    own, same = first(running), first(running, lora=[{"id": 0, "scale": 1.0}])
+    other, none = first(running, lora=[{"id": 1, "scale": 1.0}]), first(running, lora=[{"id": 0, "scale": 0.0}])
+    assert own == pytest.approx(same, abs=1e-5) and none == pytest.approx(first(engine), abs=1e-5)
+    assert abs(own - other) > 1e-6 and abs(other - none) > 1e-6
+    assert first(running) == pytest.approx(own, abs=1e-5)
+
+
+def test_a_reranker_orders_documents(start: Start, tmp_path: Path) -> None:
+    running = start(tiny_reranker.write_reranker(tmp_path / "rank.gguf"), task="rerank", context=128)
+    assert running.endpoint["capabilities"] == ["rerank"]
+    answer = running.post("/v1/rerank", {"query": "a cat", "documents": ["cat", "a dog runs", "zzz"]})
+    scores = [result["relevance_score"] for result in answer["results"]]
+    assert sorted(result["index"] for result in answer["results"]) == [0, 1, 2]
+    assert scores == sorted(scores, reverse=True) and len(set(scores)) == 3
+    assert answer["usage"]["prompt_tokens"] > 10
+
+
+def test_a_model_that_can_fill_gaps_says_so(start: Start, tmp_path: Path) -> None:
+    running = start(tiny_gguf.write_model(tmp_path / "fim.gguf", special=FIM_TOKENS))
+    assert "fim" in running.endpoint["capabilities"]
+    filled = running.post("/infill", {"input_prefix": "the", "input_suffix": "inn", "n_predict": 4})
+    assert filled["tokens_predicted"] > 0
+
+
+def test_warm_up_prompts_are_kept_in_the_cache(start: Start, tiny: Path) -> None:
+    prompt = "in the beginning there was an inn and in the inn " * 3
+    running = start(tiny, warm_up={"enabled": True, "prompts": [prompt]})
+    timings = running.post("/v1/completions", {"prompt": prompt + "then", "max_tokens": 1})["timings"]
+    assert timings["cache_n"] > timings["prompt_n"]
+
+
+def test_a_warm_up_prompt_that_does_not_fit_is_a_permanent_failure(tmp_path: Path, tiny: Path) -> None:
+    code, error, _ = _refused(tmp_path, tiny, warm_up={"prompts": ["x " * 999]})
+    assert (code, error["code"]) == (PERMANENT, "invalid") and "warm-up prompt 0 is refused" in error["message"]
+
+
+def test_options_of_llama_cpp_reach_it_by_name(start: Start, tiny: Path, tmp_path: Path) -> None:
+    running = start(tiny, engine_options={"cache_type_k": "bf16", "speculative.types": "ngram_simple"})
+    assert running.post("/v1/completions", {"prompt": "the " * 20, "max_tokens": 8})["usage"]["completion_tokens"]
+    code, error, _ = _refused(tmp_path, tiny, engine_options={"cache_type_q": "q8_0"})
+    assert code == PERMANENT and "did you mean 'cache_type_" in error["message"] + str(error.get("hint"))
 
 
 # -- ending --------------------------------------------------------------------------------------------------------
@@ -191,7 +261,7 @@ def test_a_server_that_does_not_answer_ends_the_watch_with_failure() -> None:
     gone = Server(None, "http://127.0.0.1:9", "key")
     with pytest.raises(Unavailable, match="does not answer /health"):
         gone.call("GET", "/health")
-    assert keep_watch(gone, threading.Event(), 0.0, every_s=0.001) == 1
+    assert keep_watch(gone, threading.Event(), 0.0, Health(every_s=0.001)) == 1
 
 
 # -- refusing ------------------------------------------------------------------------------------------------------

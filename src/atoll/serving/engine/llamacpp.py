@@ -1,24 +1,22 @@
 """Serve a GGUF model with llama.cpp's own server, inside this process, on a loopback port with a key of its own.
 
 Run as `python -m atoll.serving.engine.llamacpp` in a task directory. Reads a ServeInput; the model's bytes are checked
-against their digest and its header is read before llama.cpp sees the file. endpoint.json appears once the server
-answers. SIGTERM waits for requests in flight within the task's grace, then ends with 0; a server that stops answering
-ends the process with 1. It does not know who may use the model: the gateway in front does.
+against their digest and its header is read before llama.cpp sees the file. Adapters are loaded at the start: the
+deployment's own (its name is the alias) is on, the others are off until a request switches one on by its place in the
+list: `lora: [{"id": 1, "scale": 1.0}]`; one not named in the list is off for that request. Where there are such,
+prompts are not cached (see `is_switched`). endpoint.json appears once the server answers. It does not know who may use
+the model: the gateway in front does.
 """
 
 from __future__ import annotations
 
-import http.client
 import os
 import secrets
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import orjson
 
@@ -26,25 +24,28 @@ from atoll.compute.agent import probes
 from atoll.core import task
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import CapacityError, Invalid, Unavailable
-from atoll.core.files import read_json
-from atoll.models.engine.local import verified_file
 from atoll.models.formats import ModelFacts, ModelShape, read_gguf
+from atoll.models.gguf import read_header
 from atoll.serving.engine.base import ModelFile, ServeInput
+from atoll.serving.engine.lifecycle import (
+    HttpBackend,
+    grace_s,
+    keep_watch,
+    leave,
+    stop_event,
+    wait_until_ready,
+    warm_up,
+)
+from atoll.serving.engine.llamacpp_options import apply_options, check_options
+from atoll.serving.engine.placed import verified
 from atoll.serving.fit import FitEstimate, batch_tokens, explain, memory_needed
 
 SPIN_COUNT = "1000"
 """Spins of an idle OpenMP thread before it sleeps: long spins starve the neighbours, none costs speed when alone."""
 
 READY_TIMEOUT_S = 60.0
-WARM_UP_TIMEOUT_S = 120.0
-WATCH_EVERY_S = 5.0
-PROBE_TIMEOUT_S = 30.0
-FAILED_PROBES_MAX = 3
-DRAIN_EVERY_S = 0.1
-DRAIN_MARGIN_S = 2.0
-GRACE_DEFAULT_S = 10.0
 LOG_ERRORS = 1
-_ANSWER_BYTES_MAX = 16 << 20
+_RANK = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,59 +58,55 @@ class Files:
     shape: ModelShape
 
 
-class Server:
-    """The running llama.cpp server; `call` speaks to it as a client would."""
+class Server(HttpBackend):
+    """The running llama.cpp server. Its figures come from the computing thread itself, so they prove that alive."""
+
+    name = "llama.cpp"
+    counters = ("llamacpp:requests_processing", "llamacpp:requests_deferred")
 
     def __init__(self, handle: object, address: str, api_key: str) -> None:
+        super().__init__(address, api_key)
         self._handle = handle
-        self.url = address
-        self.api_key = api_key
 
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0) -> bytes:
-        """The answer to one request; Unavailable unless it is a 200 within the timeout."""
-        host, _, port = self.url.removeprefix("http://").rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=timeout_s)
-        try:
-            headers = {"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"}
-            connection.request(method, path, orjson.dumps(body) if body is not None else None, headers)
-            answer = connection.getresponse()
-            data = answer.read(_ANSWER_BYTES_MAX)
-        except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(f"llama.cpp does not answer {path}: {error!r}") from error
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise Unavailable(f"llama.cpp answers {path} with {answer.status}: {data[:500]!r}")
-        return data
+    def can_infill(self) -> bool:
+        """Whether the model's vocabulary has the tokens to fill a gap with."""
+        body = {"input_prefix": "a", "input_suffix": "b", "n_predict": 1}
+        return self.ask("POST", "/infill", body, 60.0)[0] == 200
 
-    def requests_in_flight(self, timeout_s: float = 5.0) -> int:
-        """Requests being computed or waiting for a slot; asks the computing thread itself, so it proves that alive."""
-        text = self.call("GET", "/metrics", timeout_s=timeout_s).decode(errors="replace")
-        wanted = ("llamacpp:requests_processing ", "llamacpp:requests_deferred ")
-        return sum(int(float(line.rpartition(" ")[2])) for line in text.splitlines() if line.startswith(wanted))
+    def can_call_tools(self) -> bool:
+        """Whether the model's chat template has a place for tools and their calls."""
+        status, data = self.ask("GET", "/props", None, 10.0)
+        able = orjson.loads(data).get("chat_template_caps") or {} if status == 200 else {}
+        return bool(able.get("supports_tools") and able.get("supports_tool_calls"))
 
 
 def serve(data: dict[str, Any]) -> None:
     """Serve what the input names until told to stop; leaves the process, never returns normally."""
     spec = ServeInput.from_dict(data)
+    check_options(spec.engine_options)
     files = local_files(spec, BlobStore(task.blobs_url()), task.cache_dir())
     check_fits(estimate(spec, files))
     started = time.monotonic()
-    task.report_progress("load", 0, files.shape.weights_bytes, "byte", "loading the weights")
+    weights_bytes = files.shape.weights_bytes
+    task.report_progress("load", 0, weights_bytes, "byte", "loading the weights")
     server = start(spec, files)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    stop = stop_event()
     try:
-        wait_until_ready(server, spec)
+        wait_until_ready(server, READY_TIMEOUT_S)
+        warm_up(server, spec)
+        able = capabilities(
+            spec,
+            files.facts,
+            can_infill=spec.is_generating and server.can_infill(),
+            can_call=spec.is_generating and server.can_call_tools(),
+        )
     except Unavailable as error:
         sys.stderr.write(f"{error.code}: {error}\n")
-        _leave(1)
+        leave(1)
     load_s = round(time.monotonic() - started, 3)
-    weights_bytes = files.shape.weights_bytes
     task.report_progress("load", weights_bytes, weights_bytes, "byte", "serving", load_s=load_s)
-    task.write_endpoint(server.url, server.api_key, capabilities(spec, files.facts))
-    _leave(keep_watch(server, stop, _grace_s()))
+    task.write_endpoint(server.url, server.api_key, able)
+    leave(keep_watch(server, stop, grace_s(), spec.health))
 
 
 def local_files(spec: ServeInput, store: BlobStore, cache: Path) -> Files:
@@ -117,8 +114,8 @@ def local_files(spec: ServeInput, store: BlobStore, cache: Path) -> Files:
 
     Raises IntegrityError for damaged bytes, Invalid for a file or a context llama.cpp could not serve.
     """
-    model = _verified(spec.model, store, cache)
-    adapters = tuple(_verified(adapter, store, cache) for adapter in spec.adapters)
+    model = verified(spec.model, store, cache)
+    adapters = tuple(verified(adapter.file, store, cache) for adapter in spec.adapters)
     facts = read_gguf(model, spec.model.name)
     if facts.shape is None:
         raise Invalid(f"{spec.model.name} is an adapter, not a model", field="model")
@@ -129,7 +126,9 @@ def local_files(spec: ServeInput, store: BlobStore, cache: Path) -> Files:
             hint=f"at most {facts.context_length}",
         )
     for named, path in zip(spec.adapters, adapters, strict=True):
-        _check_adapter(named, read_gguf(path, named.name), facts)
+        _check_adapter(named.file, read_gguf(path, named.file.name), facts)
+    if spec.task == "rerank" and not is_reranker(model, facts):
+        raise Invalid(f"{spec.model.name} has no head that ranks", field="task", hint="take a reranker, or task: embed")
     return Files(model, adapters, facts, facts.shape)
 
 
@@ -138,8 +137,15 @@ def estimate(spec: ServeInput, files: Files) -> FitEstimate:
     sizes = [path.stat().st_size for path in files.adapters]
     cache_bytes = spec.prompt_cache_bytes
     return memory_needed(
-        files.shape, spec.context, spec.slots, sizes, embedding=spec.embedding, prompt_cache_bytes=cache_bytes
+        files.shape, spec.context, spec.slots, sizes, embedding=not spec.is_generating, prompt_cache_bytes=cache_bytes
     )
+
+
+def is_reranker(model: Path, facts: ModelFacts) -> bool:
+    """Whether the model was made to rank (llama.cpp: pooling type rank, and a classification head)."""
+    if facts.metadata.get(f"{facts.architecture}.pooling_type") == _RANK:
+        return True
+    return any(tensor.name.startswith("cls.") for tensor in read_header(model).tensors)
 
 
 def check_fits(needed: FitEstimate, usable_bytes: int | None = None, free_bytes: int | None = None) -> None:
@@ -185,7 +191,7 @@ def start(spec: ServeInput, files: Files) -> Server:
         raise Invalid(
             f"llama.cpp cannot serve {spec.model.name}: {error}",
             field="model",
-            hint=f"the task's log says why; architecture {files.facts.architecture!r} may be unknown to it",
+            hint=f"the task's log says why; it may not know {files.facts.architecture!r}, or an option may be wrong",
         ) from error
     return Server(handle, handle.listening_address, api_key)
 
@@ -196,7 +202,10 @@ def parameters(xllamacpp: Any, spec: ServeInput, files: Files, api_key: str) -> 
     p.verbosity = LOG_ERRORS
     p.model.path = str(files.model)
     p.model_alias = {spec.alias}
-    p.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 1.0) for path in files.adapters]
+    own = [float(adapter.name == spec.alias) for adapter in spec.adapters]
+    p.lora_adapters = [
+        xllamacpp.CommonAdapterLoraInfo(str(path), scale) for path, scale in zip(files.adapters, own, strict=True)
+    ]
     p.hostnames = ["127.0.0.1"]
     p.port = 0
     p.api_keys = [api_key]
@@ -207,14 +216,22 @@ def parameters(xllamacpp: Any, spec: ServeInput, files: Files, api_key: str) -> 
     p.n_parallel = spec.slots
     p.n_ctx = spec.context * spec.slots
     p.kv_unified = False
-    p.n_batch = p.n_ubatch = batch_tokens(files.shape, spec.context, embedding=spec.embedding)
+    p.n_batch = p.n_ubatch = batch_tokens(files.shape, spec.context, embedding=not spec.is_generating)
     p.cache_ram_mib = spec.prompt_cache_bytes >> 20
     p.cache_idle_slots = False
+    p.cache_prompt = not is_switched(spec)
     p.fit_params = has_accelerator(xllamacpp.get_device_info(), xllamacpp.ggml_backend_dev_type)
     p.cpuparams.n_threads = p.cpuparams_batch.n_threads = spec.threads or max(1, int(probes.cpu_count()))
-    if spec.embedding:
-        _ask_for_embeddings(p, xllamacpp, files.facts)
+    if not spec.is_generating:
+        _ask_for_vectors(p, xllamacpp, spec, files.facts)
+    apply_options(p, spec.engine_options, xllamacpp)
     return p
+
+
+def is_switched(spec: ServeInput) -> bool:
+    """Whether requests choose among adapters. Then nothing of a prompt may be used again: llama.cpp takes what was
+    computed with one adapter for a request with another (ggml-org/llama.cpp issue 26207)."""
+    return any(adapter.name != spec.alias for adapter in spec.adapters)
 
 
 def has_accelerator(devices: list[dict[str, Any]], kinds: Any) -> bool:
@@ -222,72 +239,30 @@ def has_accelerator(devices: list[dict[str, Any]], kinds: Any) -> bool:
     return any(device["type"] != kinds.GGML_BACKEND_DEVICE_TYPE_CPU for device in devices)
 
 
-def capabilities(spec: ServeInput, facts: ModelFacts) -> tuple[str, ...]:
+def capabilities(
+    spec: ServeInput, facts: ModelFacts, *, can_infill: bool = False, can_call: bool = False
+) -> tuple[str, ...]:
     """What clients may ask of this replica."""
-    if spec.embedding:
-        return ("embedding",)
-    return ("chat", "completion") if facts.chat_templates else ("completion",)
+    if not spec.is_generating:
+        return ("embedding",) if spec.task == "embed" else ("rerank",)
+    able = ["completion", "json_schema", "grammar", "logprobs", "timings"]
+    if facts.chat_templates or spec.engine_options.get("chat_template"):
+        able = ["chat", *able, "prefill"]
+    if can_call:
+        able.append("tools")
+    if can_infill:
+        able.append("fim")
+    if spec.adapters:
+        able.append("lora")
+    return tuple(able)
 
 
-def wait_until_ready(server: Server, spec: ServeInput) -> None:
-    """Return once the server is healthy and has computed something. Raises Unavailable."""
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while True:
-        try:
-            server.call("GET", "/health")
-            break
-        except Unavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(DRAIN_EVERY_S)
-    if not spec.warm_up:
-        return
-    if spec.embedding:
-        server.call("POST", "/v1/embeddings", {"input": "a"}, WARM_UP_TIMEOUT_S)
-    else:
-        server.call("POST", "/v1/completions", {"prompt": "a", "max_tokens": 1}, WARM_UP_TIMEOUT_S)
-
-
-def keep_watch(server: Server, stop: threading.Event, grace_s: float, every_s: float = WATCH_EVERY_S) -> int:
-    """Watch the server until it is told to stop (0) or does not answer any more (1): the exit code."""
-    failed = 0
-    while not stop.wait(every_s):
-        try:
-            server.requests_in_flight(PROBE_TIMEOUT_S)
-            failed = 0
-        except Unavailable as error:
-            failed += 1
-            sys.stderr.write(f"{error}\n")
-        if failed >= FAILED_PROBES_MAX:
-            sys.stderr.write(f"llama.cpp has not answered {failed} times in a row: giving up\n")
-            return 1
-    drain(server.requests_in_flight, max(0.0, grace_s - DRAIN_MARGIN_S))
-    return 0
-
-
-def drain(in_flight: Callable[[], int], limit_s: float) -> None:
-    """Return when no request is in flight, or after `limit_s` seconds."""
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        try:
-            if not in_flight():
-                return
-        except Unavailable:
-            return
-        time.sleep(DRAIN_EVERY_S)
-
-
-def _ask_for_embeddings(p: Any, xllamacpp: Any, facts: ModelFacts) -> None:
+def _ask_for_vectors(p: Any, xllamacpp: Any, spec: ServeInput, facts: ModelFacts) -> None:
     p.embedding = True
-    if f"{facts.architecture}.pooling_type" not in facts.metadata:
+    if spec.task == "rerank":
+        p.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+    elif f"{facts.architecture}.pooling_type" not in facts.metadata:
         p.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-
-
-def _verified(file: ModelFile, store: BlobStore, cache: Path) -> Path:
-    def report(done_bytes: int, total_bytes: int) -> None:
-        task.report_progress("load", done_bytes, total_bytes, "byte", f"checking {file.name}")
-
-    return verified_file(store, file.digest, cache, report)
 
 
 def _check_adapter(file: ModelFile, adapter: ModelFacts, model: ModelFacts) -> None:
@@ -297,19 +272,6 @@ def _check_adapter(file: ModelFile, adapter: ModelFacts, model: ModelFacts) -> N
         raise Invalid(
             f"{file.name} adapts {adapter.architecture!r}, the model is {model.architecture!r}", field="adapters"
         )
-
-
-def _grace_s() -> float:
-    """The task's stop_grace_s."""
-    grace_s = (read_json(task.task_dir() / "task.json") or {}).get("stop_grace_s")
-    return float(grace_s) if isinstance(grace_s, int | float) else GRACE_DEFAULT_S
-
-
-def _leave(code: int) -> NoReturn:
-    """End at once: the library's own shutdown waits for its threads, which may be what does not answer."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 if __name__ == "__main__":

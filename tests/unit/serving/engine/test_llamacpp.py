@@ -10,11 +10,10 @@ import tiny_gguf
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import CapacityError, IntegrityError, Invalid, NotFound, Unavailable
 from atoll.models.formats import read_gguf
-from atoll.serving.engine.base import ModelFile, ServeInput
+from atoll.serving.engine.base import Adapter, ModelFile, ServeInput, Task
 from atoll.serving.engine.llamacpp import (
     capabilities,
     check_fits,
-    drain,
     estimate,
     local_files,
     memory_free_bytes,
@@ -35,8 +34,8 @@ def _put(store: BlobStore, path: Path) -> ModelFile:
     return ModelFile(path.name, store.put_file(path).digest)
 
 
-def _spec(model: ModelFile, *adapters: ModelFile, context: int = 128, embedding: bool = False) -> ServeInput:
-    return ServeInput(model, "tiny", context, 2, adapters, embedding=embedding)
+def _spec(model: ModelFile, *adapters: ModelFile, context: int = 128, task: Task = "generate") -> ServeInput:
+    return ServeInput(model, "tiny", context, 2, tuple(Adapter("tiny", file) for file in adapters), task=task)
 
 
 def test_files_are_served_from_where_the_store_has_them(store: BlobStore, tmp_path: Path) -> None:
@@ -106,17 +105,21 @@ def test_free_memory_is_what_the_system_says_and_no_more_than_is_usable(tmp_path
     assert memory_free_bytes(1 << 10, tmp_path / "absent") == 1 << 10
 
 
-def test_a_model_without_template_offers_no_chat(tmp_path: Path) -> None:
+def test_capabilities_follow_the_model_and_the_task(tmp_path: Path) -> None:
     chat = read_gguf(tiny_gguf.write_model(tmp_path / "chat.gguf"))
     plain = read_gguf(tiny_gguf.write_model(tmp_path / "plain.gguf", template=None))
-    spec = _spec(ModelFile("m", "sha256:" + "a" * 64))
-    assert capabilities(spec, chat) == ("chat", "completion")
-    assert capabilities(spec, plain) == ("completion",)
-    assert capabilities(_spec(spec.model, embedding=True), chat) == ("embedding",)
+    file = ModelFile("m", "sha256:" + "a" * 64)
+    assert {"chat", "prefill", "completion", "grammar"} <= set(capabilities(_spec(file), chat))
+    assert "tools" in capabilities(_spec(file), chat, can_call=True)
+    assert "tools" not in capabilities(_spec(file), chat), "the template has no place for them"
+    assert not {"chat", "tools", "prefill", "fim", "lora"} & set(capabilities(_spec(file), plain))
+    assert "fim" in capabilities(_spec(file), plain, can_infill=True)
+    assert "lora" in capabilities(_spec(file, file), plain)
+    assert capabilities(_spec(file, task="embed"), chat) == ("embedding",)
+    assert capabilities(_spec(file, task="rerank"), chat) == ("rerank",)
 
 
-def test_draining_ends_when_nothing_is_in_flight_or_the_time_is_up() -> None:
-    waiting = [3, 1, 0]
-    drain(lambda: waiting.pop(0), 60.0)
-    assert waiting == []
-    drain(lambda: 1, 0.0)
+def test_a_model_that_cannot_rank_is_refused(store: BlobStore, tmp_path: Path) -> None:
+    model = _put(store, tiny_gguf.write_model(tmp_path / "tiny.gguf"))
+    with pytest.raises(Invalid, match=r"tiny\.gguf has no head that ranks"):
+        local_files(_spec(model, task="rerank"), store, tmp_path / "cache")
