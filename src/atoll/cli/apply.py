@@ -65,6 +65,7 @@ def apply_manifests(
 
     plan = client.apply(manifests, dry_run=True)
     print_plan(plan, manifests)
+    _say_fits(client, plan, manifests)
     if is_dry_run:
         return plan
     if all(change.action == "unchanged" for change in plan):
@@ -75,6 +76,15 @@ def apply_manifests(
     done = client.apply(manifests)
     line(summary(done, "created", "changed"))
     return done
+
+
+def _say_fits(client: Client, plan: list[Change], manifests: list[Manifest]) -> None:
+    """A line for each deployment that would change: where it fits, or why not."""
+    from atoll.cli.plan import say_fit
+
+    for change, manifest in zip(plan, manifests, strict=True):
+        if change.kind == "Deployment" and change.action != "unchanged":
+            say_fit(client, change.name, manifest.spec, change.project)
 
 
 def _ask() -> None:

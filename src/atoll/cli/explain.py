@@ -28,12 +28,19 @@ _LIMITS = {
 }
 
 
+_REQUEST_FIELDS = (
+    *("note", "at", "model", "endpoint", "deployment", "replica", "provider", "priority", "queue_s", "ttft_s"),
+    *("duration_s", "prompt_tokens", "cached_tokens", "completion_tokens", "cost", "key_id", "user", "source", "seq"),
+)
+
+
 def add_to(app: typer.Typer, panel: str) -> None:
     """Declare the command."""
     examples = [
         "atoll explain deployment",
         "atoll explain trainingrun.spec.recipe",
         "atoll explain deployment.replicas",
+        "atoll explain request chatcmpl-1a2b3c",
     ]
     command(app, "explain", panel=panel, examples=examples)(explain)
 
@@ -41,15 +48,39 @@ def add_to(app: typer.Typer, panel: str) -> None:
 def explain(
     session: Session,
     path: Annotated[str, typer.Argument(help="A kind, or a field of it.", metavar="KIND[.FIELD…]")],
+    request_id: Annotated[str, typer.Argument(help="After `request`: the id of one.", metavar="[ID]")] = "",
 ) -> None:
     """Say what a kind is and what its fields mean: type, default, limits, choices, nested fields.
+
+    `explain request ID` says what is known of one request: tokens, cost, replica, waiting, and why it went there.
 
     A field path may begin with spec or status; without either, spec is meant. Works without a server, from
     the kinds this installation knows.
     """
+    if request_id or path == "request":
+        explain_request(session, path, request_id)
+        return
     kind_name, _, field_path = path.partition(".")
     info = find_kind(session, kind_name)
     print_page(page(info, [part for part in field_path.split(".") if part]))
+
+
+def explain_request(session: Session, word: str, request_id: str) -> None:
+    """What was recorded of a request, a line each."""
+    from atoll.cli.render import line, moment
+    from atoll.core.errors import Invalid
+
+    if word != "request" or not request_id:
+        hint = "atoll explain KIND[.FIELD…], or atoll explain request ID"
+        raise Invalid(f"cannot explain {f'{word} {request_id}'.strip()!r}", field="path", hint=hint)
+    for index, found in enumerate(session.client.money.request(request_id)):
+        if index:
+            line()
+        line(f"request {found['request_id']}: {found['status']}, HTTP {found['http_status']}")
+        shown = {**found, "at": moment(found["at"]), "cost": f"{found['cost']:.6g} {found['currency']}".strip()}
+        for name in _REQUEST_FIELDS:
+            if shown[name] not in (None, ""):
+                line(f"  {name.replace('_', ' ')}: {shown[name]}")
 
 
 def find_kind(session: Session, name: str) -> KindInfo:

@@ -9,20 +9,29 @@ import typer
 from atoll import __version__
 from atoll.cli import (
     apply,
+    budgets,
     chat,
     delete,
     deploy,
     describe,
     events,
     explain,
+    gateways,
     get,
     keys,
     logs,
+    members,
     models,
     pipeline,
+    plan,
     roles,
+    rollback,
+    scale,
+    secrets,
+    statement,
     status,
     usage,
+    vouchers,
 )
 from atoll.cli.exits import AtollGroup
 from atoll.cli.session import Address, ApiKey, Home, Project, Session, command
@@ -65,9 +74,9 @@ def version(session: Session) -> None:
 
 for _verb in (apply, get, describe, delete, logs, events, explain):
     _verb.add_to(app, RESOURCES)
-for _work in (models, deploy, chat, pipeline):
+for _work in (models, plan, deploy, scale, rollback, chat, pipeline):
     _work.add_to(app, WORK)
-for _access in (keys, usage):
+for _access in (keys, members, secrets, budgets, vouchers, usage, statement, gateways):
     _access.add_to(app, ACCESS)
 
 

@@ -46,6 +46,9 @@ def up(
         str | None,
         typer.Option("--blobs", metavar="URL", help="Folder or s3://… of the blobs; in the home unless given."),
     ] = None,
+    gateway_workers: Annotated[
+        int | None, typer.Option("--gateway-workers", metavar="N", help="Gateway processes behind the one door.")
+    ] = None,
 ) -> None:
     """Run the whole platform on this machine: server, gateway and one agent, until Ctrl-C.
 
@@ -55,7 +58,8 @@ def up(
     from atoll.core.settings import load
     from atoll.server.supervise import up as supervise
 
-    settings = load({"home": session.home_given, "listen": listen, "node": node, "database": database, "blobs": blobs})
+    given = {"home": session.home_given, "listen": listen, "node": node, "database": database, "blobs": blobs}
+    settings = load(given | {"gateway_workers": gateway_workers})
     code = supervise(settings, lambda is_first_start: _greet(settings, is_first_start))
     raise typer.Exit(code)
 
@@ -107,6 +111,9 @@ def gateway(
     server_url: Annotated[str, typer.Option("--server", metavar="URL", help="Address of the server.")],
     listen: Listen = None,
     key_file: KeyFile = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, max=64, help="Processes that share the address.")
+    ] = None,
 ) -> None:
     """Run only the gateway: the one door for models, which also passes the management API on to the server.
 
@@ -114,6 +121,7 @@ def gateway(
     """
     key_file = key_file or _own_key(session.home)
     options = {"--home": session.home, "--server": server_url, "--listen": listen, "--key-file": key_file}
+    options["--workers"] = workers
     _become("atoll.serving.gateway.main", options)
 
 

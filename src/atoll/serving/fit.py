@@ -7,9 +7,11 @@ recurrent state it is an upper bound. It does not know how much of a model an en
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from atoll.core.errors import Invalid
 from atoll.models.formats import ModelShape
 
 PROMPT_CACHE_BYTES = 128 << 20
@@ -19,6 +21,9 @@ BATCH_TOKENS = 512
 """Tokens computed at a time: the batch and micro-batch the engine is started with."""
 
 ENGINE_BYTES = 48 << 20
+PYTHON_BYTES = 512 << 20
+"""An engine that is a Python program with its libraries, as torch."""
+
 _CONTEXT_STEP = 256
 _F16_BYTES, _F32_BYTES = 2, 4
 _TOKEN_TEXT_BYTES = 400
@@ -68,6 +73,36 @@ def memory_needed(
     )
 
 
+def shape_of(model_format: str, metadata: Mapping[str, Any], size_bytes: int) -> ModelShape | None:
+    """The shape of a version in the library by its facts; None when it has none (a predictor's files).
+
+    For safetensors from the numbers of config.json, by the names Hugging Face's configurations use. `size_bytes` are
+    all its files. Invalid when a GGUF model's facts are incomplete.
+    """
+    if model_format == "gguf":
+        return ModelShape.from_metadata(metadata)
+    layers, hidden = _number(metadata, "num_hidden_layers", "n_layer"), _number(metadata, "hidden_size", "n_embd")
+    heads = _number(metadata, "num_attention_heads", "n_head")
+    if model_format != "safetensors" or not (layers and hidden and heads):
+        return None
+    head_length = _number(metadata, "head_dim") or hidden // heads
+    return ModelShape(
+        weights_bytes=_number(metadata, "weights_bytes") or size_bytes,
+        blocks=layers,
+        embedding=hidden,
+        feed_forward=_number(metadata, "intermediate_size", "n_inner") or 4 * hidden,
+        kv_heads=layers * (_number(metadata, "num_key_value_heads") or heads),
+        key_length=head_length,
+        value_length=head_length,
+        vocabulary=_number(metadata, "vocab_size") or 1,
+    )
+
+
+def estimate_files(size_bytes: int, adapters: Sequence[int] = ()) -> FitEstimate:
+    """Memory for files whose shape is not known: as large as they are, and a Python process."""
+    return FitEstimate(size_bytes + sum(adapters), 0, PYTHON_BYTES, 0)
+
+
 def batch_tokens(shape: ModelShape, context: int, *, embedding: bool) -> int:
     """Tokens the engine computes at a time. An encoder must see a whole text at once."""
     return max(context, 1) if embedding and shape.is_encoder else min(BATCH_TOKENS, context)
@@ -92,6 +127,13 @@ def readable(size_bytes: int) -> str:
         if size_bytes >= unit_bytes:
             return f"{size_bytes / unit_bytes:.1f} {unit}"
     return f"{size_bytes} B"
+
+
+def _number(metadata: Mapping[str, Any], *names: str) -> int:
+    found = next((metadata[name] for name in names if metadata.get(name)), 0)
+    if not isinstance(found, int) or isinstance(found, bool) or found < 0:
+        raise Invalid(f"{names[0]} of the model's configuration is {found!r}", field=names[0], hint="import it again")
+    return found
 
 
 def _compute_bytes(shape: ModelShape, context: int, slots: int, *, embedding: bool) -> int:

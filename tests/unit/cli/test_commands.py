@@ -50,7 +50,13 @@ def test_the_commands_are_those_of_the_handbook() -> None:
         *("up", "server", "agent", "gateway", "status", "version"),
         *("apply", "get", "describe", "delete", "logs", "events", "explain"),
         *("models pull", "models list", "deploy", "chat", "pipeline run", "pipeline show"),
+        *("plan serving", "scale", "rollback", "promote"),
         *("keys create", "keys list", "keys revoke", "usage"),
+        *("keys limit", "keys rotate", "members add", "members list", "members remove"),
+        *("users create", "users list", "users disable", "users enable"),
+        *("secrets set", "secrets list", "secrets remove"),
+        *("budgets set", "budgets list", "budgets top-up", "budgets redeem", "budgets history"),
+        *("vouchers create", "vouchers list", "vouchers cancel", "statement", "gateways list", "gateways forget"),
     }
 
 
@@ -94,6 +100,12 @@ def test_an_unreachable_server_is_named_with_the_way_out(atoll: CliRunner) -> No
         (["usage", "--since", "soon"], "--since cannot be 'soon'"),
         (["usage", "--by", "colour"], "-o cannot be 'colour'"),
         (["keys", "create", "--expires-in", "3y"], "--expires-in cannot be '3y'"),
+        (["keys", "limit", "key-1"], "nothing to change"),
+        (["keys", "limit", "key-1", "--parallel", "few"], "--parallel cannot be 'few'"),
+        (["keys", "rotate", "key-1", "--overlap", "soon"], "--overlap cannot be 'soon'"),
+        (["secrets", "set", "api", "sk-without-a-name"], "a value without a name"),
+        (["secrets", "set", "api", "A=-", "B=-"], "standard input holds one value only"),
+        (["secrets", "set", "api", "A=@nothing.txt"], "A: cannot read 'nothing.txt'"),
         (["logs", "a", "b", "c"], "too many words"),
         (["status", "--address", "ftp://x"], "address cannot be 'ftp://x'"),
     ],

@@ -32,8 +32,13 @@ def test_spec_is_meant_unless_status_is_said() -> None:
 
 def test_a_nested_optional_object_shows_its_fields() -> None:
     shown = page(local_kind("Deployment"), ["spec", "price"])
-    assert (shown.facts.type, shown.facts.description) == ("Price or none", "What its tokens cost.")
-    assert set(fields(shown.groups)) == {"input_per_million", "output_per_million", "currency"}
+    assert (shown.facts.type, shown.facts.description) == (
+        "Price or none",
+        "What its use costs; empty: the Price of its model.",
+    )
+    assert set(fields(shown.groups)) == {
+        *("input_per_million", "cached_input_per_million", "output_per_million", "per_accelerator_hour", "currency")
+    }
     assert page(local_kind("Deployment"), ["price", "currency"]).facts.limits.startswith("pattern")
 
 

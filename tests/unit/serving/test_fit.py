@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.models.formats import ModelShape
-from atoll.serving.fit import BATCH_TOKENS, batch_tokens, explain, memory_needed, readable
+from atoll.serving.fit import BATCH_TOKENS, PYTHON_BYTES, batch_tokens, estimate_files, explain, memory_needed, readable
 
 SHAPE = ModelShape(
     weights_bytes=96_576_768,
@@ -80,3 +80,8 @@ def test_the_explanation_holds_both_numbers_and_the_parts() -> None:
 )
 def test_sizes_are_readable(size_bytes: int, text: str) -> None:
     assert readable(size_bytes) == text
+
+
+def test_files_of_no_known_shape_are_counted_as_large_as_they_are() -> None:
+    estimate = estimate_files(100, [10, 1])
+    assert (estimate.weights_bytes, estimate.kv_bytes, estimate.total_bytes) == (111, 0, 111 + PYTHON_BYTES)
