@@ -70,13 +70,15 @@ class Running:
         wait_until(lambda: self.gateway.directory.snapshot.seen == seen, f"snapshot {seen} has come")
 
     def wait_for_rest(self) -> None:
-        """Return once nothing is under way: no request, no engine call, no place taken, no busy replica."""
+        """Return once nothing is under way: no request, call, place, queue, reservation, recording, busy replica."""
 
         def is_at_rest() -> bool:
             gateway = self.gateway
             busy = [r for r in gateway.directory.snapshot.replicas if r.outstanding]
             calls = [c for c in gateway.client.calls if c.origin is not gateway.server]
-            return not (busy or calls or gateway.in_flight or gateway._load_of_key or gateway.body_bytes)
+            held = gateway.recorder.in_flight + gateway.dispatch.waiting + gateway.purse.waiting
+            held += sum(reserved for _, reserved in gateway.purse.figures.values())
+            return not (busy or calls or gateway.in_flight or gateway.load_of_key or gateway.body_bytes or held)
 
         wait_until(lambda: self.ask(is_at_rest), "the gateway is at rest")
 

@@ -11,7 +11,32 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from integration.gateway.ledger import Ledger
+
 SYSTEM_KEY = "system-key"
+
+
+_OF_TARGETS = frozenset(("engine", "adapter", "capabilities", "price", "progress", "parallel", "weight"))
+
+
+def target_of(name: str, urls: list[str], **fields: Any) -> dict[str, Any]:
+    """A target of a model, as the snapshot carries it."""
+    replicas = [{"id": f"{name}-{i}", "url": url, "api_key": "engine-key", "weight": 1} for i, url in enumerate(urls)]
+    return {
+        "id": f"dep-{name}",
+        "name": name,
+        "weight": 1.0,
+        "engine": "llamacpp",
+        "model": None,
+        "adapter": None,
+        "version": "1",
+        "context": 512,
+        "capabilities": ["chat", "completion", "prefill", "timings"],
+        "price": None,
+        "progress": None,
+        "parallel": None,
+        "replicas": replicas,
+    } | fields
 
 
 def digest(key: str) -> str:
@@ -24,7 +49,17 @@ class Control:
     def __init__(self, *, port: int = 0) -> None:
         self.port = port
         self.changed = threading.Condition()
-        self.snapshot: dict[str, Any] = {"seen": 1, "keys": {}, "models": {}, "limits": {}}
+        self.snapshot: dict[str, Any] = {
+            "seen": 1,
+            "keys": {},
+            "projects": {},
+            "budgets": {},
+            "models": {},
+            "gateways": 1,
+            "limits": {},
+        }
+        self.ledger = Ledger()
+        self.loads: list[dict[str, Any]] = []
         self.usage: dict[tuple[str, int], dict[str, Any]] = {}
         self.batches = 0
         self.doubles = 0
@@ -67,22 +102,49 @@ class Control:
                 continue
 
     def add_key(self, key: str, id: str = "key-1", project: str = "default", **fields: Any) -> None:
-        entry = {"id": id, "project": project, "name": id, "role": "developer", "expires_at": None, "models": None}
+        entry = {
+            "id": id,
+            "project": project,
+            "projects": [project],
+            "name": id,
+            "role": "developer",
+            "expires_at": None,
+            "models": None,
+            "addresses": None,
+            "limits": None,
+            "priority": "normal",
+            "budgets": {},
+        }
         self.snapshot["keys"][digest(key)] = entry | fields
 
+    def add_budget(self, uid: str, available: dict[str, int], project: str = "default", currency: str = "EUR") -> None:
+        """A budget with so much of each unit."""
+        self.snapshot["budgets"][uid] = {
+            "name": f"budget-{uid}",
+            "project": project,
+            "units": list(available),
+            "currency": currency,
+        }
+        self.ledger.fund(uid, available)
+
     def add_model(self, name: str, urls: list[str], project: str = "default", **fields: Any) -> None:
-        replicas = [
-            {"id": f"{name}-{i}", "url": url, "api_key": "engine-key", "weight": 1} for i, url in enumerate(urls)
-        ]
+        """A model with one deployment of its name; fields of its target go to that."""
+        target = target_of(name, urls) | {name: fields.pop(name) for name in list(fields) if name in _OF_TARGETS}
+        if "slots" in fields:
+            slots = fields.pop("slots")
+            target["replicas"] = [replica | {"slots": slots} for replica in target["replicas"]]
         entry = {
-            "deployment": f"dep-{name}",
             "version": "1",
             "created": 1700000000,
             "kind": "chat",
             "context": 512,
-            "replicas": replicas,
-            "price": None,
             "reason": "" if urls else "replicas are starting",
+            "affinity": "prefix",
+            "hold": None,
+            "fallback": [],
+            "hedge_s": None,
+            "owner": project,
+            "targets": [target],
         }
         self.snapshot["models"].setdefault(project, {})[name] = entry | fields
 
@@ -100,7 +162,9 @@ class Control:
                 if identity in self.usage:
                     self.doubles += 1
                     assert self.usage[identity] == record, "a number was used twice"
+                    continue
                 self.usage[identity] = record
+                self.ledger.settle(batch["source"], record)
             self.changed.notify_all()
         return max(record["seq"] for record in batch["records"])
 
@@ -159,6 +223,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(401, b'{"code":"unauthorized"}')
         elif path == "/api/v1/gateway/snapshot":
             self.reply(200, self._wait_snapshot(dict(part.split("=") for part in query.split("&"))))
+        elif path == "/api/v1/gateway/slices":
+            self.reply(200, json.dumps(owner.ledger.lease(json.loads(body))).encode())
+        elif path == "/api/v1/gateway/load":
+            with owner.changed:
+                owner.loads.append(json.loads(body))
+                owner.changed.notify_all()
+            self.reply(200, b"{}")
         elif path == "/api/v1/gateway/usage":
             acknowledged = owner.take_usage(json.loads(body))
             if owner.loses_confirmations > 0:

@@ -1,7 +1,8 @@
 """A small inference engine for the gateway's tests: speaks HTTP as llama.cpp's server was seen to speak.
 
-Its answer to anything is the same text, one token an event. Requests can be held at a token until released, so that a
-test decides when a client leaves; an engine notices a client that left, as llama.cpp does, and counts it.
+Its answer to anything is the same text, one token an event; asked to go on after a part of it, it says the rest.
+Requests can be held at a token until released, so that a test decides when a client leaves; an engine notices a client
+that left, as llama.cpp does, and counts it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import json
 import select
 import socket
+import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -24,6 +27,7 @@ class Engine:
     def __init__(self, *, port: int = 0) -> None:
         self.port = port
         self.words: tuple[str, ...] = WORDS
+        self.event_s = 0.0  # between two words
         self.tokens_per_word = 1
         self.hold_at: int | None = None  # words passed before waiting for `release`; -1 holds before the head
         self.released = threading.Event()
@@ -34,9 +38,10 @@ class Engine:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.sizes: list[int] = []
+        self.paths: list[str] = []
         self.connections = 0
         self.disconnects = 0
-        self.active = 0
+        self.active = self.active_most = 0
         self.changed = threading.Condition()
         self._http: ThreadingHTTPServer | None = None
         self._sockets: set[socket.socket] = set()
@@ -82,6 +87,7 @@ class Engine:
         with self.changed:
             for name, change in changes.items():
                 setattr(self, name, getattr(self, name) + change)
+            self.active_most = max(self.active_most, self.active)
             self.changed.notify_all()
 
     def wait_for(self, name: str, value: int, within_s: float = 5.0) -> None:
@@ -125,6 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.owner
         data = self.rfile.read(int(self.headers["content-length"]))
         owner.sizes.append(len(data))
+        owner.paths.append(self.path)
         owner.headers.append({name.lower(): value for name, value in self.headers.items()})
         owner.requests.append(json.loads(data))
         owner.note(active=1)
@@ -204,11 +211,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _choice(self, request: dict[str, Any], index: int) -> None:
         owner, is_chat = self.owner, "messages" in request
+        words = _rest(owner.words, request)
         self._hold(0)
         if is_chat:
             self._event(self._piece(request, index, {"role": "assistant", "content": None}, None))
         tokens = 0
-        for count, word in enumerate(owner.words, 1):
+        for count, word in enumerate(words, 1):
+            if owner.event_s:
+                time.sleep(owner.event_s)  # the engine's own pace, not a wait for anything
             tokens += owner.tokens_per_word
             self._event(self._piece(request, index, {"content": word}, tokens))
             if owner.dies_after == count:
@@ -252,6 +262,26 @@ class _Handler(BaseHTTPRequestHandler):
             readable, _, _ = select.select([self.connection], [], [], 0)
             if readable and not self.connection.recv(1, socket.MSG_PEEK):
                 raise _ClientGone
+
+
+def _rest(words: tuple[str, ...], request: dict[str, Any]) -> tuple[str, ...]:
+    """What is left to say after the part of the answer that the request ends with."""
+    last = request["messages"][-1] if "messages" in request else {"role": "assistant", "content": request["prompt"]}
+    said = last["content"] if last["role"] == "assistant" else ""
+    for count in range(len(words), 0, -1):
+        if isinstance(said, str) and said.endswith("".join(words[:count])):
+            return words[count:]
+    return words
+
+
+def main() -> None:
+    """Serve in a process of its own, slowly, until killed; prints the address."""
+    engine = Engine()
+    engine.event_s = 0.005
+    engine.start()
+    sys.stdout.write(f"{engine.url}\n")
+    sys.stdout.flush()
+    threading.Event().wait()
 
 
 def _usage(tokens: int) -> dict[str, Any]:

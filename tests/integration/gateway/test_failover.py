@@ -147,7 +147,7 @@ def test_connections_are_kept(gateway: Running, engine: Engine) -> None:
 def test_our_own_failure_hangs_nobody_and_frees_everything(
     gateway: Running, control: Control, engine: Engine, stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    control.add_model("tiny", [engine.url], deployment="d" * 100_000)  # a record too large for the journal
+    control.add_model("tiny", [engine.url], price={"note": "d" * 100_000})  # a record too large for the journal
     gateway.follow(control)
     with pytest.raises((openai.APIConnectionError, httpx.RemoteProtocolError)):
         chat(gateway, stream)

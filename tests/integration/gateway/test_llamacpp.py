@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -37,21 +39,32 @@ SERVER = """
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a llama.cpp server with a tiny model."""
-    folder = tmp_path_factory.mktemp("llama")
-    model = tiny_gguf.write_model(folder / "tiny.gguf", context=1 << 20)
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model."""
+    return Path(tiny_gguf.write_model(tmp_path_factory.mktemp("llama") / "tiny.gguf", context=1 << 20))
+
+
+@contextmanager
+def served(model: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A llama.cpp server with the model: its address and its process."""
     command = [sys.executable, "-c", textwrap.dedent(SERVER), str(model)]
     with (
-        open(folder / "log", "wb") as log,
+        open(model.parent / "log", "ab") as log,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log) as process,
     ):
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith(b"http://"):
                 break
-        yield line.decode().strip()
+        yield line.decode().strip(), process
         process.kill()
+
+
+@pytest.fixture(scope="module")
+def llama(model: Path) -> Iterator[str]:
+    """The address of a llama.cpp server with a tiny model."""
+    with served(model) as (url, _):
+        yield url
 
 
 @pytest.fixture
@@ -133,3 +146,26 @@ def test_too_long_a_request_tells_both_numbers(running: Running) -> None:
 def test_wrong_engine_parameter_is_the_clients_error(running: Running) -> None:
     with running.client() as client, pytest.raises(openai.BadRequestError):
         client.completions.create(model="tiny", prompt="a", extra_body={"grammar": "root ::= ["})
+
+
+def test_stream_outlives_a_killed_llamacpp(start: Callable[..., Running], control: Control, model: Path) -> None:
+    """A real server is killed with -9 in the middle of an answer; another goes on to the very last token asked for."""
+    with served(model) as first, served(model) as second:
+        control.add_model("tiny", [first[0], second[0]], context=65536)
+        gateway = start()
+        with gateway.connect() as connection:
+            connection.sendall(chat(stream=True, max_tokens=3000, ignore_eos=True, temperature=0))
+            data = read_until(connection, b"data: {")
+            data = read_until(connection, b'"content":"', data)
+            (asked,) = [c.handler for c in gateway.gateway.http.connections if c.handler is not None]
+            url = asked._relay.place.replica.url  # type: ignore[attr-defined]
+            next(process for address, process in (first, second) if address == url).kill()
+            data = read_until(connection, b"0\r\n\r\n", data)
+        events = [json.loads(line[6:]) for line in data.split(b"\n") if line.startswith(b"data: {")]
+        assert {event["id"] for event in events} == {events[0]["id"]}
+        assert [e["choices"][0]["delta"].get("role") for e in events].count("assistant") == 1
+        assert events[-1]["choices"][0]["finish_reason"] == "length"
+        (record,) = control.wait_for_usage(1)
+        assert (record["status"], record["completion_tokens"]) == ("ok", 3000)
+        assert "went on after" in record["note"]
+        gateway.wait_for_rest()

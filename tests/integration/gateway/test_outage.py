@@ -116,7 +116,8 @@ def test_replica_with_an_impossible_address_is_left_out(gateway: Running, contro
     control.add_model("tiny", ["gopher://nowhere", engine.url])
     gateway.follow(control)
     chat(gateway)
-    assert len(gateway.gateway.directory.snapshot.models["default"]["tiny"].replicas) == 1
+    (target,) = gateway.gateway.directory.snapshot.models["default"]["tiny"].targets
+    assert len(target.replicas) == 1
 
 
 def test_key_expires_while_the_server_is_down(start: Start, control: Control, engine: Engine) -> None:
@@ -160,19 +161,6 @@ def test_key_has_a_bound_of_parallel_requests(gateway: Running, control: Control
         for stream in held:
             list(stream)
         chat(gateway)
-
-
-def test_model_has_a_bound_of_waiting_requests(gateway: Running, control: Control, engine: Engine) -> None:
-    control.snapshot["limits"] = {"requests_queued_max": 1}
-    gateway.follow(control)
-    engine.hold_at = 1
-    with gateway.client() as client:
-        held = [client.chat.completions.create(model="tiny", messages=HELLO, stream=True) for _ in range(2)]
-        with pytest.raises(openai.RateLimitError, match="1 requests wait"):
-            chat(gateway)
-        engine.released.set()
-        for stream in held:
-            list(stream)
 
 
 def test_urls_of_the_metrics_page_parse(gateway: Running) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from integration.gateway.conftest import KEY, Process
 from integration.gateway.control import SYSTEM_KEY, Control, wait_until
-from integration.gateway.engine import Engine
+from integration.gateway.engine import CACHED_TOKENS, PROMPT_TOKENS, Engine
 from integration.gateway.wire import chat, read_answer, read_until
 
 
@@ -176,3 +176,36 @@ def test_kill_9_under_load_loses_and_doubles_no_answered_request(served: Control
     sources = {source for source, _ in served.usage}
     assert len(sources) == 1
     assert sorted(seq for _, seq in served.usage) == list(range(1, len(served.usage) + 1))
+
+
+def test_request_a_kill_9_interrupted_is_on_the_bill(served: Control, engine: Engine, tmp_path: Path) -> None:
+    """What a client was sent before the gateway died is charged by the next gateway of the same home, once."""
+    served.add_budget("b-1", {"tokens": 100_000})
+    served.add_key(KEY, budgets={"default": ["b-1"]})
+    process = Process(tmp_path, served.url)
+    process.wait_until_listening()
+    wait_until(lambda: is_up(process), "the model is known")
+    engine.hold_at = 3
+    with connect(process) as connection:
+        connection.sendall(chat(stream=True, max_tokens=50))
+        read_until(connection, engine.words[2].encode())
+        process.kill()
+    engine.hold_at = None
+    engine.released.set()
+    again = Process(tmp_path, served.url, process.port)
+    try:
+        (record,) = served.wait_for_usage(1)
+        counted = record["prompt_tokens"], record["completion_tokens"], record["cached_tokens"]
+        assert (record["status"], counted) == ("lost", (PROMPT_TOKENS, 3, CACHED_TOKENS))
+        assert list(record["slices"].values()) == [PROMPT_TOKENS + 3]
+        assert record["key_id"] == "key-1" and record["stream"] is True
+        again.wait_until_listening()
+        with connect(again) as connection:
+            connection.sendall(chat(max_tokens=50))
+            assert read_answer(connection)[0] == 200
+        assert len(served.wait_for_usage(2)) == 2
+        assert served.ledger.spent["b-1", "tokens"] == 2 * PROMPT_TOKENS + 3 + len(engine.words)
+        wait_until(lambda: served.ledger.held < 100_000, "the dead gateway's slices are taken back")
+        assert served.ledger.overspent == 0
+    finally:
+        again.kill()

@@ -1,5 +1,8 @@
-"""The data plane: one process that authenticates, routes, streams and meters every `/v1` request.
+"""The data plane: one process that authenticates, limits, routes, streams and meters every inference request.
 
-http and upstream move bytes; snapshot says who may call what; exchange lives one request; events and usage count its
-tokens; journal and shipper make the count durable and deliver it; proxy hands everything else to the server.
+http, connection and upstream move bytes; snapshot and directory say who may call what; exchange lives one request:
+admission holds its allowances, dispatch gives it a place, attempt asks, continuation goes on after a death, relay
+passes the answer; events and usage count its tokens; limits and slices say how much there may be; journal, recorder
+and shipper make the count durable and deliver it; dialects know what clients and engines say; proxy hands the rest to
+the server.
 """

@@ -170,10 +170,10 @@ class Connection(asyncio.Protocol):
         return self._server.date
 
     @property
-    def peer(self) -> bytes:
-        """The client's address; empty when it has none."""
+    def peer(self) -> str:
+        """The address of the socket's other end; empty when it has none."""
         name = self.transport.get_extra_info("peername")
-        return str(name[0]).encode() if isinstance(name, tuple) else b""
+        return str(name[0]) if isinstance(name, tuple) else ""
 
     # the parser calls; these only take notes
 

@@ -12,24 +12,28 @@ import re
 import orjson
 
 from atoll.core.errors import IntegrityError
-from atoll.serving.gateway.usage import Tokens, find_usage, from_timings, total
+from atoll.serving.gateway.usage import NO_TOKENS, Tokens, as_usage, find_usage, from_timings, joined, total
 
-EVENT_BYTES_MAX = 16 * 1024 * 1024
+EVENT_BYTES_MAX = 4 * 1024 * 1024
 _TIMINGS = re.compile(rb',"timings":(\{[^{}]*\})')  # llama.cpp's own; it writes JSON without spaces
+_TIMINGS_BEGIN = b',"timings":{'
 _PROGRESS = re.compile(rb'"prompt_progress"\s*:\s*\{')
 _USAGE_MEMBER = re.compile(rb',\s*"usage"\s*:\s*\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _INDEX = re.compile(rb'"choices"\s*:\s*\[\s*\{[^{}]*"index"\s*:\s*(\d+)')
+_STOPPED = re.compile(rb'"stop"\s*:\s*true|"finish_reason"\s*:\s*"')  # llama.cpp's own routes say stop
 _CONTENT = re.compile(rb'"(?:content|text|reasoning_content|arguments)"\s*:\s*"(?!")')
 
 
 class EventFilter:
     """One stream of events; `feed` what arrives, pass on what it returns, ask `tokens` at any time.
 
-    `choices` is how many the whole stream carries, `choices_per_prompt` how many belong to one prompt.
+    `choices` is how many the whole stream carries, `choices_per_prompt` how many belong to one prompt. `before` is what
+    was used for the part of the answer that another stream brought; it is counted in.
     """
 
     __slots__ = (
+        "_before",
         "_choices",
         "_choices_per_prompt",
         "_contents",
@@ -39,9 +43,11 @@ class EventFilter:
         "_keeps_progress",
         "_keeps_timings",
         "_keeps_usage",
+        "_last",
         "_tail",
         "_timed",
         "_timed_of",
+        "_told",
         "_usage",
         "_usage_of",
     )
@@ -54,23 +60,26 @@ class EventFilter:
         keeps_progress: bool = True,
         choices: int = 1,
         choices_per_prompt: int = 1,
+        before: Tokens = NO_TOKENS,
     ) -> None:
+        self._before = before
         self._keeps_usage = keeps_usage
         self._keeps_timings = keeps_timings
         self._keeps_progress = keeps_progress
         self._choices = choices
         self._choices_per_prompt = choices_per_prompt
         self._end = b"\n\n"
-        self._tail = b""
+        self._tail = self._last = b""
         self._done = b""
         self._contents = 0
         self._timed = b""
+        self._told = b""
         self._usage: Tokens | None = None
         self._index = 0
         self._timed_of: dict[int, bytes] = {}
         self._usage_of: dict[int, Tokens] = {}
 
-    def renewed(self) -> EventFilter:
+    def renewed(self, before: Tokens = NO_TOKENS) -> EventFilter:
         """A filter with the same wishes for another stream."""
         return EventFilter(
             keeps_usage=self._keeps_usage,
@@ -78,6 +87,7 @@ class EventFilter:
             keeps_progress=self._keeps_progress,
             choices=self._choices,
             choices_per_prompt=self._choices_per_prompt,
+            before=before,
         )
 
     def feed(self, data: bytes) -> bytes:
@@ -89,6 +99,7 @@ class EventFilter:
             data = self._cut(data)
             if not data:
                 return b""
+        self._last = data
         if self._choices > 1 or b'"usage"' in data or b'"prompt_progress"' in data or b"[DONE]" in data:
             events = data[: -len(self._end)].split(self._end)
             return b"".join([seen + self._end for seen in map(self._screen, events) if seen is not None])
@@ -101,11 +112,21 @@ class EventFilter:
 
     @property
     def is_ended(self) -> bool:
-        """Whether the engine itself ended the stream: by its usage or by `[DONE]`."""
-        return bool(self._done) or self._usage is not None
+        """Whether the engine itself ended the stream: by its usage, by `[DONE]`, or by saying why it stopped."""
+        return bool(self._done) or self._usage is not None or _STOPPED.search(self._last) is not None
+
+    @property
+    def last_told(self) -> bytes:
+        """The last events that told a count of their own; empty if none did."""
+        return self._told
 
     def tokens(self) -> Tokens:
         """The count up to the last event passed on."""
+        mine = self._mine()
+        return mine if self._before is NO_TOKENS else joined(self._before, mine)
+
+    def _mine(self) -> Tokens:
+        """What this stream tells."""
         if self._choices > 1 and self._timed_of:
             by_choice = {index: _timed_tokens(event) for index, event in self._timed_of.items()}
             return total(by_choice | self._usage_of, self._choices_per_prompt)
@@ -143,8 +164,9 @@ class EventFilter:
 
     def _screen_usage(self, event: bytes, usage: Tokens) -> bytes | None:
         self._usage = self._usage_of[self._index] = usage
+        self._told = event
         if self._keeps_usage:
-            return event
+            return event if self._before is NO_TOKENS else _with_usage(event, joined(self._before, usage))
         if _NO_CHOICES.search(event) is not None:
             return None
         return _TIMINGS.sub(b"", _USAGE_MEMBER.sub(b"", event))
@@ -154,10 +176,24 @@ class EventFilter:
         if b'"timings"' not in data:
             self._contents += len(_CONTENT.findall(data))
             return data
-        self._timed = data
+        self._timed = self._told = data
         if self._choices > 1:
             self._timed_of[self._index] = data
-        return data if self._keeps_timings else _TIMINGS.sub(b"", data)
+        return data if self._keeps_timings else _without_timings(data)
+
+
+def _without_timings(data: bytes) -> bytes:
+    """The events without timings; one event, as they mostly come, is cut without a pattern."""
+    at = data.find(_TIMINGS_BEGIN)
+    end = data.find(b"}", at)
+    if at < 0 or end < 0 or b"{" in data[at + len(_TIMINGS_BEGIN) : end] or data.find(_TIMINGS_BEGIN, end) >= 0:
+        return _TIMINGS.sub(b"", data)
+    return data[:at] + data[end + 1 :]
+
+
+def _with_usage(event: bytes, tokens: Tokens) -> bytes:
+    """The event with another usage."""
+    return _USAGE_MEMBER.sub(b',"usage":' + orjson.dumps(as_usage(tokens)), event, count=1)
 
 
 def _timed_tokens(event: bytes) -> Tokens:

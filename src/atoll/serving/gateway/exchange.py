@@ -1,333 +1,498 @@
 """One inference request, from its first body byte to its usage record.
 
-1 the body is gathered and checked; 2 the model is found and room is made; 3 a replica is chosen and asked;
-4 until a byte went to the client, a failed replica is replaced by another; 5 the answer passes, whole or as a stream;
-6 the usage record is written; 7 only then the last byte goes out. Whatever happens instead (the client leaves, the
-engine dies, time runs out), the exchange settles exactly once: the engine is stopped, its slot and the client's place
-are free again, and what was used so far is on record.
+1 the body is gathered and read to an order; 2 the model is found, places and a reservation are taken (`admission`);
+3 a replica is given, at once or after waiting (`dispatch`); 4 it is asked (`attempt`): until a token went to the
+client, a failed replica is replaced and a slow one may be raced; after it, another goes on where it stopped
+(`continuation`); 5 the answer passes, whole or as a stream; 6 the usage record is written; 7 only then the last byte
+goes out.
+Whatever happens instead (the client leaves, the engine dies, time runs out), the exchange settles exactly once: engines
+are stopped, slots, places and reservations are free again, and what was used so far is on record.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from atoll.core.errors import AtollError, IntegrityError, TooLarge, Unavailable
+from atoll.core.errors import AtollError, IntegrityError
+from atoll.serving.gateway import explain
+from atoll.serving.gateway.admission import Admission
+from atoll.serving.gateway.attempt import Attempt, Race
+from atoll.serving.gateway.body import Body
 from atoll.serving.gateway.connection import Connection
-from atoll.serving.gateway.events import EventFilter
+from atoll.serving.gateway.continuation import Splice, Transcript
+from atoll.serving.gateway.dialects.order import Endpoint, Order
+from atoll.serving.gateway.dialects.refusal import read_engine_refusal
+from atoll.serving.gateway.dispatch import Claim, Place, Ticket, nobody
+from atoll.serving.gateway.errand import Errand
 from atoll.serving.gateway.http import Request
-from atoll.serving.gateway.openai import Endpoint, Order, engine_body, error_body, read_engine_error, read_order
-from atoll.serving.gateway.snapshot import Key, Model, Replica
-from atoll.serving.gateway.upstream import Call, ConnectFailed, Headers, Stalled, UpstreamError
-from atoll.serving.gateway.usage import Tokens, find_usage
-from atoll.serving.gateway.whole import assemble
-from atoll.serving.router import choose, circuit_break_s, reopens_in_s
+from atoll.serving.gateway.records import Told, finish_record, record_of, recorder_head
+from atoll.serving.gateway.relay import Relay, meter
+from atoll.serving.gateway.snapshot import NO_PROJECT, Key, Model, Replica
+from atoll.serving.gateway.upstream import ConnectFailed, Stalled
+from atoll.serving.gateway.usage import NO_TOKENS, Tokens
 
 if TYPE_CHECKING:
     from atoll.serving.gateway.app import Gateway
 
 ATTEMPTS_MAX = 3
-ANSWER_BYTES_MAX = 64 * 1024 * 1024
+KEPT_BYTES_MAX = 1024 * 1024  # of a request's body, for as long as its stream may have to be continued
 CLIENT_GONE = 499  # what proxies log for it; no client ever sees it
-_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 
 class Exchange:
-    """Handler of the client's request and receiver of the engine's answer."""
+    """Handler of the client's request and owner of the attempts to have it answered."""
 
     __slots__ = (
-        "_answer_bytes",
-        "_begun_s",
+        "_admission",
         "_body",
-        "_body_bytes",
-        "_call",
         "_connection",
         "_endpoint",
-        "_events",
-        "_first_s",
+        "_errand",
+        "_failures",
         "_gateway",
-        "_is_stream",
         "_key",
         "_model",
-        "_parts",
-        "_replica",
+        "_order",
+        "_race",
+        "_record",
+        "_relay",
         "_request",
-        "_status",
+        "_story",
+        "_ticket",
         "_tried",
+        "_wait_until_s",
+        "told",
     )
 
     def __init__(
-        self, gateway: Gateway, connection: Connection, request: Request, endpoint: Endpoint, key: Key
+        self,
+        gateway: Gateway,
+        connection: Connection,
+        request: Request,
+        endpoint: Endpoint,
+        key: Key,
+        project: str,
+        priority: int,
     ) -> None:
         self._gateway = gateway
         self._connection = connection
         self._request = request
         self._endpoint = endpoint
         self._key = key
-        self._begun_s = time.monotonic()
-        self._first_s: float | None = None
-        self._parts: list[bytes] = []
-        self._answer_bytes = 0
-        self._body = b""
-        self._body_bytes = 0
+        self.told = Told(time.monotonic(), project, priority)
+        self._relay = Relay(connection, endpoint, self.told)
+        self._body = Body(gateway)
+        self._order: Order | None = None
         self._model: Model | None = None
-        self._events: EventFilter | None = None
-        self._is_stream = False
-        self._replica: Replica | None = None
+        self._admission: Admission | None = None
+        self._ticket: Ticket | None = None
+        self._errand: Errand | None = None
+        self._race = Race()
+        self._failures = 0
         self._tried: list[Replica] = []
-        self._call: Call | None = None
-        self._status = 0
+        self._wait_until_s: float | None = None
+        self._story: list[str] = []
+        self._record: dict[str, Any] = {}
 
-    # the client's side
+    # 1 the client's side
 
     def on_body(self, data: bytes) -> None:
-        self._body_bytes += len(data)
-        self._gateway.body_bytes += len(data)
-        self._parts.append(data)
-        limit = self._gateway.directory.snapshot.bounds.body_bytes_max
-        if self._body_bytes > limit:
-            self._refuse(TooLarge(f"The body is over {limit} bytes."))
-        elif self._gateway.is_full_of_bodies:
-            self._refuse(Unavailable("The gateway holds as many request bodies as it can.", retry_after_s=1.0))
-
-    def on_end(self) -> None:
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts = []
         try:
-            order = read_order(self._endpoint, body)
-            self._model = self._gateway.admit(self._key, self._endpoint, order.model)
+            self._body.add(data)
         except AtollError as error:
             self._refuse(error)
-            return
-        self._body = engine_body(order, body)
-        self._prepare(order)
-        if not self._attempt():
-            self._fail(self._nobody())
+
+    def on_end(self) -> None:
+        self.told.read_s = time.monotonic()
+        try:
+            self._order = order = self._endpoint.read(self._body.take(), self._request.fields)
+            if order.needs_centre:
+                self._errand = Errand(self._prepare(order), self._on_broken)
+            else:
+                self._admit(order)
+        except AtollError as error:
+            self._fail(error)
 
     def on_disconnect(self) -> None:
-        if self._call is not None:
-            self._call.abort()
-        if self._model is None:
-            self._forget_body()
-        else:
-            self._settle("cancelled", CLIENT_GONE, self._tokens())
+        if self._admission is not None:
+            self._settle("cancelled", CLIENT_GONE, self._race.tokens(self._relay.before))
+        elif self._errand is not None and not self.told.is_settled:
+            self._errand.cancel()
+        self._forget()
 
     def on_pause(self) -> None:
-        if self._call is not None:
-            self._call.pause()
+        self._race.pause()
 
     def on_resume(self) -> None:
-        if self._call is not None:
-            self._call.resume()
+        self._race.resume()
 
-    def _prepare(self, order: Order) -> None:
-        """Remember of the order what the answer needs."""
-        self._is_stream = order.is_stream
-        if order.is_stream or order.choices > 1:
-            self._events = EventFilter(
-                keeps_usage=order.is_stream and order.wants_usage,
-                keeps_timings=order.is_stream and order.wants("timings_per_token"),
-                keeps_progress=order.is_stream and order.wants("return_progress"),
-                choices=order.choices,
-                choices_per_prompt=order.choices_per_prompt,
-            )
+    def _on_broken(self) -> None:
+        """An errand failed by our own fault."""
+        if self._admission is not None:
+            self._settle("error", 500, self._race.tokens(self._relay.before))
+        self._forget()
+        self._connection.abort()
 
-    def _refuse(self, error: AtollError) -> None:
-        """Answer without having asked an engine."""
-        self._forget_body()
-        self._gateway.refuse_request(self._connection, self._endpoint.name, error)
+    async def _prepare(self, order: Order) -> None:
+        try:
+            await order.prepare(self._gateway.centre, self.told.project, self._key.id)
+            self._admit(order)
+        except AtollError as error:
+            self._fail(error)
 
-    # the engine's side
+    # 2 places and a reservation
 
-    def _attempt(self) -> bool:
-        """Ask the replica that is best now; False when there is none."""
-        assert self._model is not None
-        gateway = self._gateway
-        gateway.turn += 1
-        replica = choose(self._model.replicas, time.monotonic(), gateway.turn, self._tried)
-        if replica is None or len(self._tried) >= ATTEMPTS_MAX:
-            return False
-        self._tried.append(replica)
-        self._replica = replica
-        replica.outstanding += 1
-        self._status = 0
-        head = b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
-            replica.head(self._endpoint.path),
-            self._request.request_id,
-            len(self._body),
-        )
-        self._call = gateway.client.open(replica.origin, head + self._body, self, gateway.patience)
-        return True
+    def _admit(self, order: Order) -> None:
+        """Raises AtollError."""
+        gateway, told = self._gateway, self.told
+        model = gateway.find_model(self._key, told.project, order.model, self._endpoint)
+        self._admission = admission = Admission(gateway, self._key, told.project)
+        self._model = model
+        told.is_stream, told.user = order.is_stream, order.user
+        if admission.reserve(order, model, gateway.prices_of(told.project, model), self._on_reserved):
+            self._dispatch()
 
-    def on_response(self, status: int, headers: Headers) -> None:
-        assert self._replica is not None
-        self._replica.failures = 0
-        self._status = status
+    def _on_reserved(self, error: AtollError | None) -> None:
+        self.told.queue_s += time.monotonic() - self.told.read_s
+        self._dispatch() if error is None else self._fail(error)
 
-    def on_data(self, data: bytes) -> None:
-        events = self._events
-        if events is None or self._status != 200:
-            self._gather(data)
-            return
-        passed = events.feed(data)
-        if not passed:
-            return
-        if self._first_s is None:
-            self._first_s = time.monotonic()
-        if not self._is_stream:
-            self._gather(passed)
-            return
-        if not self._connection.is_started:
-            self._forget_body()
-            self._connection.start(200, self._connection.date + _STREAM)
-        self._connection.send(passed)
+    # 3 a place
 
-    def on_complete(self) -> None:
-        if self._status != 200:
-            self._take_refusal()
-        elif self._is_stream:
-            self._finish_stream()
+    def _dispatch(self) -> None:
+        """A free place now, or one of a fallback, or wait."""
+        assert self._model is not None and self._order is not None
+        place = self._gateway.dispatch.find(self._model, self._order) or self._fall_back()
+        if place is not None:
+            self._ask(place)
         else:
-            self._finish_whole()
+            self._wait(None)
 
-    def on_failure(self, error: UpstreamError) -> None:
-        if self._model is None:
+    def _fall_back(self, *, is_waited: bool = False) -> Place | None:
+        """A free place of a fallback, when the model itself has nobody who could answer, or not in time."""
+        model, gateway = self._model, self._gateway
+        assert model is not None and self._order is not None
+        if not model.fallback or (not is_waited and gateway.dispatch.is_alive(model, self._tried)):
+            return None
+        others = gateway.fallbacks_of(self.told.project, model)
+        found = gateway.dispatch.find_among(others, self._order, self._tried)
+        if found is None:
+            return None
+        self._story.append(explain.fell_back(model.name, found[0].name))
+        return found[1]
+
+    def _wait(self, otherwise: AtollError | None) -> None:
+        """Wait for a place; where that is not possible, end with `otherwise`, or the reason."""
+        model, order, admission = self._model, self._order, self._admission
+        assert model is not None and order is not None and admission is not None
+        now = time.monotonic()
+        if self._wait_until_s is None:
+            self._wait_until_s = now + (model.hold.wait_s if model.hold else 0.0)
+        self._tried.clear()
+        gateway, told = self._gateway, self.told
+        weight = gateway.directory.snapshot.projects.get(told.project, NO_PROJECT).weight
+        claim = Claim(told.project, weight, admission.tokens_most, told.priority)
+        try:
+            self._ticket = gateway.dispatch.wait(model, self, order, claim, self._wait_until_s)
+        except AtollError as error:
+            self._take_fallback_or(otherwise or error)
+
+    def _take_fallback_or(self, error: AtollError) -> None:
+        """Nobody can wait, or nobody could wait so long: a fallback, or the end."""
+        place = None if self._race.leader is not None else self._fall_back(is_waited=True)
+        if place is not None:
+            self._ask(place)
+        else:
+            self._fail(error)
+
+    def on_place(self, place: Place) -> None:
+        """See dispatch.Waiter."""
+        self._stop_waiting()
+        self._ask(place)
+
+    def on_wait_failed(self, error: AtollError) -> None:
+        self._stop_waiting()
+        self._take_fallback_or(error)
+
+    def on_wait(self, told: str) -> None:
+        assert self._order is not None
+        if self._order.is_stream:
+            self._relay.comment(told)
+
+    def _stop_waiting(self) -> None:
+        ticket, self._ticket = self._ticket, None
+        assert ticket is not None
+        waited_s = time.monotonic() - ticket.since_s
+        self.told.queue_s += waited_s
+        self._story.append(explain.waited(waited_s))
+
+    # 4 asking
+
+    def _ask(self, place: Place) -> None:
+        order, admission, relay = self._order, self._admission, self._relay
+        assert order is not None and admission is not None
+        target, replica, why = place
+        splice = None
+        try:
+            if relay.transcript is not None:
+                body = order.continuation(target, relay.transcript.text, self._output_left(order, admission))
+                translation, splice = relay.translation, Splice(relay.transcript.head)
+            else:
+                body = order.body(target, admission.output_max)
+                translation = order.translation(target)
+        except AtollError as error:
+            if not self._race.running:
+                self._fail(error)
+            return
+        self._tried.append(replica)
+        if self._race.leader is None:
+            relay.place = place
+        self._story.append(explain.asked(replica.id, why))
+        filter = meter(order)
+        if filter is not None and relay.before is not NO_TOKENS:
+            filter = filter.renewed(relay.before)
+        attempt = Attempt(self._gateway, self, place, filter, translation, splice, passes=order.is_stream)
+        if self.told.asked_s is None:
+            self._begin_asking(attempt, admission)
+        self._race.running.append(attempt)
+        attempt.ask(
+            b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
+            % (replica.head(order.path(target), order.method), self._request.request_id, len(body), body)
+        )
+
+    def _begin_asking(self, attempt: Attempt, admission: Admission) -> None:
+        """An engine is about to be asked for the first time."""
+        gateway, model = self._gateway, self._model
+        assert model is not None
+        self.told.asked_s = attempt.asked_s
+        self._record = record_of(
+            self._key, self._request, self._endpoint, model, attempt.place, self.told, admission.slices
+        )
+        head = recorder_head(self._record)
+        self._relay.entry = None if head is None else gateway.recorder.open(head)
+        if model.hedge_s is not None:
+            self._race.hedge(model.hedge_s, self._ask_another)
+
+    def _output_left(self, order: Order, admission: Admission) -> int:
+        """Tokens that the rest of a continued answer may have."""
+        assert self._model is not None
+        return admission.output_left(order, self._model, self._relay.before.completion)
+
+    def _ask_another(self) -> None:
+        """The engine is slow with its first token: let another free one race it."""
+        if self._race.leader is not None or len(self._race.running) != 1:
+            return
+        assert self._model is not None and self._order is not None and self._model.hedge_s is not None
+        place = self._gateway.dispatch.find(self._model, self._order, self._tried)
+        if place is not None:
+            self._story.append(explain.hedged(self._model.hedge_s))
+            self._ask(place)
+
+    # 5 the engine's side
+
+    def on_events(self, attempt: Attempt, events: bytes) -> None:
+        """See attempt.Owner. The hot path of streams."""
+        if self._race.leader is not attempt:
+            self._lead(attempt)
+        self._relay.pass_on(attempt, events)
+
+    def _lead(self, attempt: Attempt) -> None:
+        """This attempt is the answer."""
+        self._race.lead(attempt)
+        self._relay.place = attempt.place
+        self._relay.translation = attempt.translation
+        told = self.told
+        if told.first_s is None and told.is_stream:
+            told.first_s = time.monotonic()
+            self._gateway.loads.first_token(attempt.place.target.id, told.first_s - told.begun_s)
+            self._keep_for_continuation()
+
+    def _keep_for_continuation(self) -> None:
+        """Remember what is sent where that is of use; else let the order's memory go."""
+        order = self._order
+        assert order is not None
+        if order.can_continue and self._body.size_bytes <= KEPT_BYTES_MAX:
+            self._relay.transcript = Transcript()
+        elif not order.needs_centre:
+            self._forget()
+
+    def on_answer(self, attempt: Attempt) -> None:
+        """See attempt.Owner."""
+        if attempt.status != 200:
+            error = read_engine_refusal(self._endpoint.content, attempt.status, attempt.body)
+            self._replace(attempt, error, is_final=error.http_status < 500)
+            return
+        if self._race.leader is not attempt:
+            self._lead(attempt)
+        if self.told.is_stream:
+            self._finish_stream(attempt)
+        else:
+            self._finish_whole(attempt)
+
+    def on_attempt_failed(self, attempt: Attempt, error: AtollError) -> None:
+        """See attempt.Owner."""
+        if self._admission is None:
             self._connection.abort()  # settled, and failed while answering
             return
-        assert self._replica is not None
+        assert self._model is not None
         self._gateway.metrics.upstream_errors[self._model.name, error.code] += 1
-        if isinstance(error, ConnectFailed):
-            replica = self._replica
-            replica.failures += 1
-            replica.broken_until = time.monotonic() + circuit_break_s(replica.failures)
-        if self._connection.is_started:
-            self._break_off(error)
+        self._replace(attempt, error, is_final=isinstance(error, Stalled) and self._race.leader is None)
+
+    def _replace(self, attempt: Attempt, error: AtollError, *, is_final: bool) -> None:
+        """Another attempt in place of a failed one, if that can be."""
+        race, relay = self._race, self._relay
+        self._story.append(explain.failed(attempt.place.replica.id, error.code))
+        self._failures += not isinstance(error, ConnectFailed)
+        race.running.remove(attempt)
+        if race.leader is attempt:
+            relay.before = attempt.tokens
+            attempt.end(attempt.tokens)
         else:
-            self._retry(error, is_final=isinstance(error, Stalled))
+            attempt.end(NO_TOKENS)
+        if race.running:
+            return  # the one it races is still under way
+        if is_final or self._failures >= ATTEMPTS_MAX:
+            self._fail(error)
+        elif race.leader is not None:
+            self._go_on(error)
+        else:
+            self._retry(error)
 
-    def on_upload_pause(self) -> None:
-        pass  # the whole body is in memory already
+    def _retry(self, error: AtollError) -> None:
+        """No token was sent yet: ask another as if nothing had been."""
+        place = self._another() or self._fall_back()
+        if place is not None:
+            self._ask(place)
+        elif isinstance(error, ConnectFailed):
+            self._wait(None)
+        else:
+            self._fail(error)
 
-    def on_upload_resume(self) -> None:
-        pass
+    def _another(self) -> Place | None:
+        """A replica that was not tried, with a free slot or without: the request has waited its turn already."""
+        assert self._model is not None and self._order is not None
+        if len(self._tried) >= ATTEMPTS_MAX:
+            return None
+        dispatch = self._gateway.dispatch
+        return dispatch.find(self._model, self._order, self._tried) or dispatch.crowd(self._model, self._tried)
 
-    def _gather(self, data: bytes) -> None:
-        self._parts.append(data)
-        self._answer_bytes += len(data)
-        if self._answer_bytes > ANSWER_BYTES_MAX:
-            raise IntegrityError(f"the engine's answer is over {ANSWER_BYTES_MAX} bytes")
+    def _go_on(self, error: AtollError) -> None:
+        """Tokens were sent: let another replica go on after them."""
+        relay, order, admission = self._relay, self._order, self._admission
+        assert admission is not None
+        if relay.transcript is None or order is None:
+            self._fail(error)
+            return
+        if relay.transcript.is_finished or self._output_left(order, admission) <= 0:
+            self._end("ok", relay.before, relay.last_for_the_dead(order))
+            return
+        self._story.append(explain.went_on(relay.before.completion))
+        place = self._another()
+        if place is not None:
+            self._ask(place)
+        else:
+            self._wait(error)
 
     # endings
 
-    def _take_refusal(self) -> None:
-        """The engine answered with an error."""
-        error = read_engine_error(self._endpoint, self._status, b"".join(self._parts))
-        self._retry(error, is_final=error.http_status < 500)
-
-    def _retry(self, error: AtollError, *, is_final: bool) -> None:
-        """Another replica, or tell the client."""
-        self._leave_replica()
-        self._parts, self._answer_bytes, self._first_s = [], 0, None
-        if self._events is not None:
-            self._events = self._events.renewed()
-        if is_final or not self._attempt():
-            self._fail(error)
+    def _refuse(self, error: AtollError) -> None:
+        """Answer without having taken anything."""
+        self._forget()
+        self._gateway.refuse_request(self._connection, self._endpoint, error)
 
     def _fail(self, error: AtollError) -> None:
-        if isinstance(error, ConnectFailed):
-            error = self._nobody()
-        self._settle("error", error.http_status, Tokens())
-        self._gateway.answer_error(self._connection, error)
-
-    def _break_off(self, error: AtollError) -> None:
-        """The stream cannot go on: say so in the stream, and do not end it properly."""
-        self._settle("error", 200, self._tokens())
-        body = error_body(error.http_status, f"The answer broke off: {error.message}.", code=error.code)
-        self._connection.break_off(b"data: %b\n\n" % body)
-
-    def _finish_stream(self) -> None:
-        assert self._events is not None
-        rest = self._events.finish()
-        connection = self._connection
-        if not connection.is_started:
-            connection.start(200, connection.date + _STREAM)
-        self._settle("ok" if self._events.is_ended else "error", 200, self._events.tokens())
-        connection.finish(rest)
-
-    def _finish_whole(self) -> None:
-        body = b"".join(self._parts)
-        if self._events is None:
-            tokens = find_usage(body)
+        """Tell the client; in a stream that has begun, by breaking it off."""
+        if self._admission is None:
+            self._refuse(error)
+        elif self._relay.is_started:
+            self._settle("error", 200, self._race.tokens(self._relay.before))
+            self._relay.break_off(error)
         else:
-            tokens = self._events.tokens()
-            try:
-                body = assemble(body + self._events.finish(), tokens)
-            except IntegrityError as error:
-                self._settle("error", error.http_status, tokens)
-                self._gateway.answer_error(self._connection, error)
+            assert self._model is not None
+            if isinstance(error, ConnectFailed):
+                error = nobody(self._model, time.monotonic())
+            self._settle("error", error.http_status, NO_TOKENS)
+            self._gateway.answer_error(self._connection, self._endpoint, error)
+
+    def _finish_stream(self, attempt: Attempt) -> None:
+        filter = attempt.filter
+        assert filter is not None
+        rest = self._relay.last_of_stream(filter)
+        self._end("ok" if filter.is_ended else "error", filter.tokens(), rest)
+
+    def _finish_whole(self, attempt: Attempt) -> None:
+        try:
+            body, tokens = self._relay.whole(attempt)
+        except IntegrityError as error:
+            self._settle("error", error.http_status, attempt.tokens)
+            self._gateway.answer_error(self._connection, self._endpoint, error)
+        else:
+            self._end("ok", tokens, body)
+
+    def _end(self, outcome: str, tokens: Tokens | None, rest: bytes) -> None:
+        """Settle, then send the last bytes."""
+        order = self._order
+        self._settle(outcome, 200, tokens)
+        if order is not None and order.needs_centre and outcome == "ok":
+            self._errand = Errand(self._store(order, rest), self._on_broken)
+        else:
+            self._relay.send_last(rest)
+
+    async def _store(self, order: Order, rest: bytes) -> None:
+        """Have the centre keep the answer. Goes on when the client leaves now: it was answered."""
+        try:
+            rest = await order.epilogue(self._gateway.centre, self.told.project, self._key.id, rest)
+        except AtollError as error:
+            if self._connection.handler is not self:
                 return
-        self._settle("ok", 200, tokens)
-        self._connection.reply(200, body)
-
-    def _nobody(self) -> Unavailable:
-        """Why there is no replica to ask."""
-        assert self._model is not None
-        model = self._model
-        reason = model.reason or "it has none"
-        if model.replicas:
-            reason = "none accepts connections now"
-        wait_s = max(1.0, reopens_in_s(model.replicas, time.monotonic()))
-        return Unavailable(
-            f"The model {model.name!r} has no ready replica: {reason}.", code="no_replica", retry_after_s=wait_s
-        )
-
-    def _tokens(self) -> Tokens:
-        """What is known to be used so far."""
-        return self._events.tokens() if self._events is not None else Tokens()
+            if self._relay.is_started:
+                self._relay.break_off(error)
+            else:
+                self._gateway.answer_error(self._connection, self._endpoint, error)
+            return
+        if self._connection.handler is self:
+            self._relay.send_last(rest)
 
     def _settle(self, outcome: str, http_status: int, tokens: Tokens | None) -> None:
         """Free everything and write the record; comes before the last byte of any answer."""
-        gateway, model, replica, key = self._gateway, self._model, self._replica, self._key
-        assert model is not None
-        self._model = None
-        self._leave_replica()
-        self._forget_body()
-        gateway.release(key)
-        used = tokens or Tokens()
-        duration_s = time.monotonic() - self._begun_s
-        ttft_s = None if self._first_s is None else self._first_s - self._begun_s
-        gateway.metrics.observe(self._endpoint.name, model.name, http_status, duration_s, ttft_s)
-        if not self._tried:
-            return
-        gateway.metrics.use(model.name, tokens)
-        gateway.journal.append(
-            {
-                "ts": time.time(),
-                "request_id": self._request.request_id.decode(),
-                "project": key.project,
-                "key_id": key.id,
-                "model": model.name,
-                "deployment": model.deployment,
-                "replica": (replica or self._tried[-1]).id,
-                "endpoint": self._endpoint.name,
-                "prompt_tokens": used.prompt,
-                "completion_tokens": used.completion,
-                "cached_tokens": used.cached,
-                "status": outcome,
-                "http_status": http_status,
-                "stream": self._is_stream,
-                "price": model.price,
-                "ttft_s": ttft_s,
-                "duration_s": duration_s,
-            }
-        )
+        gateway, told, admission, model = self._gateway, self.told, self._admission, self._model
+        assert admission is not None and model is not None
+        self._admission = None
+        told.is_settled = True
+        used = tokens or NO_TOKENS
+        now = time.monotonic()
+        told.ended_s = now
+        if self._race.running:
+            told.engine_s = now - self._race.running[0].asked_s
+        gateway.metrics.observe(self._endpoint.name, model.name, http_status, now - told.begun_s, told.ttft_s)
+        cost = gateway.cost_of(self._relay.place, used)
+        slices = admission.give_back(used, cost)
+        try:
+            if told.asked_s is not None:
+                gateway.metrics.use(model.name, tokens)
+                self._put_on_record(outcome, http_status, used, cost, slices)
+        finally:
+            self._free(used)
 
-    def _leave_replica(self) -> None:
-        replica, self._replica, self._call = self._replica, None, None
-        if replica is not None:
-            replica.outstanding -= 1
+    def _put_on_record(
+        self, outcome: str, http_status: int, used: Tokens, cost_micros: int, slices: dict[str, int]
+    ) -> None:
+        relay, record = self._relay, self._record
+        assert relay.place is not None
+        finish_record(record, relay.place, self.told, used, outcome, http_status)
+        record["cost_micros"], record["slices"], record["note"] = cost_micros, slices, explain.note(self._story)
+        entry, relay.entry = relay.entry, None
+        self._gateway.journal.append(record, entry)
 
-    def _forget_body(self) -> None:
-        self._gateway.body_bytes -= self._body_bytes
-        self._body_bytes = 0
-        self._body = b""
+    def _free(self, used: Tokens) -> None:
+        """Stop engines, leave the queue, give slots back."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self._gateway.dispatch.leave_queue(ticket)
+        self._forget()
+        self._race.end(used)
+
+    def _forget(self) -> None:
+        """Let the memory of the request go."""
+        self._body.forget()
+        self._order = None

@@ -32,6 +32,7 @@ import orjson
 
 from atoll.core.errors import Conflict
 from atoll.core.files import read_json, sync_folder, write_bytes, write_json
+from atoll.serving.gateway.recorder import Entry
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Journal:
         self.written = self.durable = self._firsts[-1] + count - 1
         self.error: OSError | None = None
         self.on_durable: Callable[[], None] = lambda: None
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[tuple[bytes, Entry | None]] = deque()
         self._syncer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._syncing: asyncio.Task[None] | None = None
         self._next = (0, 0, 0)  # segment, offset and number of the record behind the last batch read
@@ -84,16 +85,29 @@ class Journal:
     @property
     def unacknowledged(self) -> int:
         """Records the server has not confirmed."""
-        return self.written + len(self._waiting) - self.acknowledged
+        return self.assigned - self.acknowledged
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Write one record, numbered; it is in the file when this returns, unless `error` is set."""
+    @property
+    def assigned(self) -> int:
+        """The last number given to a record, written yet or waiting for the disk."""
+        return self.written + len(self._waiting)
+
+    def append(self, record: dict[str, Any], entry: Entry | None = None) -> None:
+        """Write one record, numbered; it is in the file when this returns, unless `error` is set.
+
+        The flight recorder's `entry` of the request is closed with it, as one step: killed anywhere, the request is on
+        record once.
+        """
         record["seq"] = seq = self.written + len(self._waiting) + 1
         payload = orjson.dumps(record)
         assert len(payload) <= RECORD_BYTES_MAX, f"usage record {seq} has {len(payload)} bytes"
         frame = _FRAME.pack(len(payload), crc32(payload)) + payload
+        if entry is not None:
+            entry.settle_as(seq)
         if self._waiting or not self._write(frame):
-            self._waiting.append(frame)
+            self._waiting.append((frame, entry))
+        elif entry is not None:
+            entry.close()
         if self._syncing is None:
             self._syncing = asyncio.get_running_loop().create_task(self._keep_durable())
 
@@ -145,9 +159,16 @@ class Journal:
                 os.close(file)
         self._syncing = None
 
+    async def sync(self) -> None:
+        """Return once all that was appended is durable."""
+        while self._syncing is not None:
+            await asyncio.wait([self._syncing])
+
     def _write_waiting(self) -> None:
-        while self._waiting and self._write(self._waiting[0]):
-            self._waiting.popleft()
+        while self._waiting and self._write(self._waiting[0][0]):
+            _, entry = self._waiting.popleft()
+            if entry is not None:
+                entry.close()
 
     def _settle(self, target: int) -> None:
         self.durable = target

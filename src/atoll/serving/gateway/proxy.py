@@ -75,7 +75,7 @@ class Passage:
     def _head(self) -> bytes:
         request = self._request
         fields = request.fields
-        peer = self._connection.peer
+        peer = self._connection.peer.encode()
         forwarded = fields.get(b"x-forwarded-for")
         headers = [h for h in passed_on(request.headers) if h[0].lower() not in (b"x-forwarded-for", b"x-request-id")]
         headers.append((b"x-forwarded-for", b"%b, %b" % (forwarded, peer) if forwarded else peer))
@@ -149,4 +149,4 @@ class Passage:
             self._connection.break_off()
             return
         later = Unavailable(f"The server cannot answer: {error.message}.", retry_after_s=2.0, code="server_unavailable")
-        self._gateway.refuse_request(self._connection, "proxy", later)
+        self._gateway.refuse_request(self._connection, None, later)

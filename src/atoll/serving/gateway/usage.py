@@ -33,6 +33,29 @@ class Tokens(NamedTuple):
     cached: int = 0
 
 
+NO_TOKENS = Tokens()
+
+
+def joined(first: Tokens, then: Tokens) -> Tokens:
+    """The bill of an answer that a second stream went on with: the prompt once, as the first one read it.
+
+    The second reads the prompt and the first one's part of the answer, so its prompt tells that of a first one that
+    said nothing.
+    """
+    prompt = first.prompt or max(0, then.prompt - first.completion)
+    return Tokens(prompt, first.completion + then.completion, min(first.cached, prompt))
+
+
+def as_usage(tokens: Tokens) -> dict[str, Any]:
+    """OpenAI's usage object."""
+    return {
+        "prompt_tokens": tokens.prompt,
+        "completion_tokens": tokens.completion,
+        "total_tokens": tokens.prompt + tokens.completion,
+        "prompt_tokens_details": {"cached_tokens": tokens.cached},
+    }
+
+
 def from_usage(usage: Mapping[str, Any]) -> Tokens:
     """OpenAI's usage object."""
     details = usage.get("prompt_tokens_details")

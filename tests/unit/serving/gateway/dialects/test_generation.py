@@ -10,17 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.core.errors import Invalid, Unavailable
-from atoll.serving.gateway.openai import (
-    CHAT,
-    COMPLETION,
-    EMBEDDING,
-    Endpoint,
-    engine_body,
-    read_engine_error,
-    read_order,
-    render,
-    unknown_model,
-)
+from atoll.serving.gateway.dialects.order import PLAIN, Endpoint
+from atoll.serving.gateway.dialects.refusal import read_engine_refusal, render, unknown_model
+from atoll.serving.gateway.dialects.routes import CHAT, COMPLETION, EMBEDDING
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
@@ -37,7 +29,7 @@ json_values = st.recursive(
 
 def refusal(endpoint: Endpoint, value: Any) -> Invalid:
     with pytest.raises(Invalid) as caught:
-        read_order(endpoint, value if isinstance(value, bytes) else json.dumps(value).encode())
+        endpoint.read(value if isinstance(value, bytes) else json.dumps(value).encode(), {})
     return caught.value
 
 
@@ -94,14 +86,14 @@ def test_any_value_is_read_or_refused_with_a_field(value: Any) -> None:
         for name in endpoint.parameters:
             body = {"model": "m", endpoint.content: HELLO["messages"] if endpoint is CHAT else "hi"} | {name: value}
             try:
-                read_order(endpoint, json.dumps(body).encode())
+                endpoint.read(json.dumps(body).encode(), {})
             except Invalid as error:
                 assert error.field.startswith(name)
 
 
 def test_nulls_are_as_absent() -> None:
-    order = read_order(
-        CHAT, json.dumps(HELLO | {"stop": None, "n": None, "stream": None, "stream_options": None}).encode()
+    order = CHAT.read(
+        json.dumps(HELLO | {"stop": None, "n": None, "stream": None, "stream_options": None}).encode(), {}
     )
     assert (order.is_stream, order.choices, order.wants_usage) == (False, 1, False)
 
@@ -110,13 +102,13 @@ def test_nulls_are_as_absent() -> None:
     ("prompt", "choices"), [("a", 2), (["a"], 2), (["a", "b", "c"], 6), ([1, 2, 3], 2), ([[1, 2], [3]], 4)]
 )
 def test_choices_are_counted_over_prompts(prompt: Any, choices: int) -> None:
-    order = read_order(COMPLETION, json.dumps({"model": "m", "prompt": prompt, "n": 2}).encode())
+    order = COMPLETION.read(json.dumps({"model": "m", "prompt": prompt, "n": 2}).encode(), {})
     assert (order.choices, order.choices_per_prompt) == (choices, 2)
 
 
 def test_plain_request_goes_to_the_engine_as_it_is() -> None:
     data = b' {"model":"m", "messages":[{"role":"user","content":"hi"}], "seed":18446744073709551615}'
-    assert engine_body(read_order(CHAT, data), data) is data
+    assert CHAT.read(data, {}).body(PLAIN) is data
 
 
 @pytest.mark.parametrize(
@@ -130,7 +122,7 @@ def test_plain_request_goes_to_the_engine_as_it_is() -> None:
 )
 def test_engine_is_asked_for_what_metering_needs(changes: dict[str, Any]) -> None:
     data = b"  " + json.dumps(HELLO | changes).encode()
-    asked = json.loads(engine_body(read_order(CHAT, data), data))
+    asked = json.loads(CHAT.read(data, {}).body(PLAIN))
     added = {"stream_options": {"include_usage": True}, "timings_per_token": True, "return_progress": True}
     assert asked == HELLO | changes | {"stream": True} | added
 
@@ -166,6 +158,13 @@ def told(**error: Any) -> bytes:
             400,
             "context_length_exceeded",
         ),
+        (400, told(message="messages has 901 tokens, the context is 512"), 400, "context_length_exceeded"),
+        (
+            400,
+            told(message="This model's maximum context length is 512 tokens. However, you requested 901 tokens."),
+            400,
+            "context_length_exceeded",
+        ),
         (422, told(message="no"), 422, "invalid"),
         (401, told(message="Invalid API Key"), 502, "engine_error"),
         (404, b"", 502, "engine_error"),
@@ -175,7 +174,7 @@ def told(**error: Any) -> bytes:
     ],
 )
 def test_engine_errors_are_translated(status: int, body: bytes, expected: int, code: str) -> None:
-    told_status, told_body, _ = render(read_engine_error(CHAT, status, body))
+    told_status, told_body, _ = render(read_engine_refusal("messages", status, body))
     assert (told_status, json.loads(told_body)["error"]["code"]) == (expected, code)
 
 
@@ -184,5 +183,5 @@ def test_context_error_tells_both_numbers() -> None:
         (400, told(type="exceed_context_size_error", n_prompt_tokens=3031, n_ctx=512)),
         (500, told(message="input (3031 tokens) is too large to process. increase (current batch size: 512)")),
     ):
-        message = read_engine_error(CHAT, status, body).message
+        message = read_engine_refusal("messages", status, body).message
         assert "3031" in message and "512" in message
