@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from atoll import __version__
 from atoll.core.errors import AtollError, Conflict, Invalid
 from atoll.core.resources import KINDS, Key, Kind, Resource, check_name
 from atoll.core.store import Change, Create, MarkDeleting, Scope, SetSpec, Write
-from atoll.server.access import CentreOf, Identified, Reader, Tenant, Writer, kind_in, writable
+from atoll.server.access import CentreOf, Identified, Reader, Tenant, Writer, kind_in, may_still_read, writable
 from atoll.server.wait import Waiter
 
 router = APIRouter(prefix="/api/v1")
@@ -60,9 +61,10 @@ def kinds(_: Identified) -> dict[str, Any]:
 @router.get("/status")
 def status(centre: CentreOf, identity: Identified) -> dict[str, Any]:
     """The platform at a glance; a tenant sees its own counts only."""
-    scope = centre.store.everything() if identity.is_admin else centre.store.scope(identity.project)
+    everything = centre.store.everything()
+    scopes = [everything] if identity.is_admin else [centre.store.scope(p) for p in identity.projects()]
     counts: dict[str, dict[str, int]] = {}
-    for kind in KINDS:
+    for scope, kind in itertools.product(scopes, KINDS):
         for resource in scope.find_all(kind.name):
             phases = counts.setdefault(kind.name, {})
             phases[resource.phase] = phases.get(resource.phase, 0) + 1
@@ -73,8 +75,15 @@ def status(centre: CentreOf, identity: Identified) -> dict[str, Any]:
     }
     if identity.is_admin:
         answer |= {"home": str(centre.settings.home), "database": centre.settings.database_url.rsplit("@", 1)[-1]}
-        answer["nodes"] = [n.to_dict() for n in scope.find_all("Node")]
+        answer["nodes"] = [n.to_dict() for n in everything.find_all("Node")]
     return answer
+
+
+@router.get("/me")
+def me(identity: Identified) -> dict[str, Any]:
+    """Whose key this is, and what it is in which project; administrators are so everywhere."""
+    roles = {project: identity.role_in(project) for project in identity.projects()}
+    return {"key": identity.key_id, "user": identity.user, "role": identity.role, "projects": roles}
 
 
 @router.get("/projects/{project}/events")
@@ -112,7 +121,7 @@ async def list_or_watch(
     kind = kind_in(plural, tenant.project)
     if watch:
         await run_in_threadpool(_check_history, tenant.scope, seen)
-        stream = _watch(request.app.state.waiter, tenant, kind, seen)
+        stream = _watch(request, tenant, kind, seen)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
     head = request.app.state.waiter.head
     found = await run_in_threadpool(tenant.scope.find_all, kind.name, labels=_labels(labels))
@@ -144,7 +153,9 @@ def put(tenant: Writer, plural: str, name: str, wanted: Wanted) -> dict[str, Any
 @router.delete("/projects/{project}/{plural}/{name}")
 def delete(tenant: Writer, plural: str, name: str) -> dict[str, Any]:
     """Ask for the resource's end; it goes when everything it owns has gone."""
-    resource = tenant.scope.get(writable(kind_in(plural, tenant.project)).name, name)
+    kind = writable(kind_in(plural, tenant.project), tenant)
+    resource = tenant.scope.get(kind.name, name)
+    kind.guard(tenant.identity, tenant.project, None, resource.spec)
     if not resource.is_deleting:
         tenant.scope.write([MarkDeleting(resource)])
     found = tenant.scope.find(resource.kind, name)
@@ -175,10 +186,11 @@ def family(scope: Scope, root: Resource) -> list[Resource]:
 
 def _planned(tenant: Tenant, manifest: Manifest) -> tuple[dict[str, Any], list[Write]]:
     """What applying `manifest` changes, and the writes that do it."""
-    kind = writable(kind_in(manifest.kind, tenant.project))
+    kind = writable(kind_in(manifest.kind, tenant.project), tenant)
     name = check_name(manifest.name)
     spec = kind.parse_spec(manifest.spec)
     existing = tenant.scope.find(kind.name, name)
+    kind.guard(tenant.identity, tenant.project, spec, existing.spec if existing else None)
     change: dict[str, Any] = {"kind": kind.name, "name": name, "action": "unchanged", "fields": []}
     if existing is None:
         status = kind.status().model_dump(mode="json")
@@ -227,9 +239,10 @@ def _check_history(scope: Scope, seen: int) -> None:
         raise Conflict(words, hint="list again, then watch")
 
 
-async def _watch(waiter: Waiter, tenant: Tenant, kind: Kind, seen: int) -> AsyncIterator[bytes]:
+async def _watch(request: Request, tenant: Tenant, kind: Kind, seen: int) -> AsyncIterator[bytes]:
+    waiter: Waiter = request.app.state.waiter
     yield b": watching\n\n"
-    while not waiter.is_stopping:
+    while not waiter.is_stopping and await run_in_threadpool(may_still_read, request, tenant.project):
         ticket, head = waiter.ticket(), waiter.head
         changes = await run_in_threadpool(tenant.scope.changes, seen)
         if changes:

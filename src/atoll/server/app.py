@@ -12,11 +12,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 
 from atoll import __version__
 from atoll.core.errors import AtollError, Invalid, NotFound
-from atoll.server import agents, api, blobs, gateways, keys, logs
+from atoll.server import agents, api, blobs, gateways, keys, loads, logs, money, plan, secrets
 from atoll.server.centre import Centre
+from atoll.server.openai import errors as openai_errors
+from atoll.server.openai.routes import ROUTERS
 from atoll.server.wait import Waiter
 
 log = logging.getLogger(__name__)
@@ -45,32 +48,45 @@ def make_app(centre: Centre) -> FastAPI:
     app.state.centre = centre
     app.state.waiter = Waiter(centre.feed)
     app.state.demands = logs.Demands(app.state.waiter)
-    for module in (keys, blobs, logs, agents, gateways, api):
+    for module in (keys, secrets, blobs, logs, agents, gateways, loads, money, plan, api):
         app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     _errors(app)
     _plain_routes(app, centre)
     return app
 
 
 def _errors(app: FastAPI) -> None:
+    def _say(request: Request, error: AtollError) -> Response:
+        return openai_errors.respond(error) if openai_errors.is_ours(request) else error_response(error)
+
     @app.exception_handler(AtollError)
-    async def _of_ours(_: Request, error: AtollError) -> Response:
-        return error_response(error)
+    async def _of_ours(request: Request, error: AtollError) -> Response:
+        return _say(request, error)
 
     @app.exception_handler(RequestValidationError)
-    async def _of_a_body(_: Request, error: RequestValidationError) -> Response:
+    async def _of_a_body(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"] if part != "body")
-        return error_response(Invalid(f"{field}: {first['msg']}", field=field))
+        return _say(request, Invalid(f"{field}: {first['msg']}", field=field))
 
     @app.exception_handler(404)
     async def _of_a_path(request: Request, _: Exception) -> Response:
-        return error_response(NotFound(f"there is nothing at {request.url.path}", hint="see /api/v1/openapi.json"))
+        return _say(request, NotFound(f"there is nothing at {request.url.path}", hint="see /api/v1/openapi.json"))
+
+    @app.exception_handler(HTTPException)
+    async def _of_the_framework(request: Request, error: HTTPException) -> Response:
+        refused = AtollError(f"{request.method} {request.url.path}: {error.detail}")
+        refused.code, refused.http_status = "refused", error.status_code
+        refusal = _say(request, refused)
+        refusal.headers.update(error.headers or {})
+        return refusal
 
     @app.exception_handler(Exception)
     async def _of_a_bug(request: Request, error: Exception) -> Response:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return error_response(AtollError("internal error; the server's log has the traceback"))
+        return _say(request, AtollError("internal error; the server's log has the traceback"))
 
 
 def error_response(error: AtollError) -> Response:

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 
+from atoll.compute.accountant import Accountant
 from atoll.compute.controllers import NodeController, TaskController, WorkloadController
 from atoll.core.blobs import BlobStore
 from atoll.core.clock import SystemClock
@@ -25,15 +26,27 @@ from atoll.core.resources import DEFAULT_PROJECT, SYSTEM_PROJECT
 from atoll.core.settings import Settings
 from atoll.core.store import Create, Store
 from atoll.data.controllers import CurationRunController, DatasetController, DatasetVersionController
+from atoll.data.files import FileController, UploadController
+from atoll.data.imports import DatasetImportController
+from atoll.governance.controllers import BudgetController
 from atoll.governance.keyring import KeyRing
 from atoll.governance.keys import hash_of, new_key
 from atoll.governance.ledger import Ledger
+from atoll.governance.meters import Meters
 from atoll.governance.resources import API_KEY, PROJECT
+from atoll.governance.secrets import Secrets, load_keys
+from atoll.governance.statements import Statements
+from atoll.governance.vouchers import Payments
 from atoll.models.controllers import ModelController, ModelVersionController
 from atoll.server import kinds
+from atoll.server.openai.history import forget_projects, forget_responses
 from atoll.server.processes import system_key
+from atoll.server.snapshot import Snapshots
 from atoll.server.sweep import sweep
+from atoll.serving.batches import BatchController
 from atoll.serving.controllers import DeploymentController, ReplicaController
+from atoll.serving.demand import Demand
+from atoll.serving.providers import ProviderController, RouteController
 from atoll.training.controllers import EvaluationController, PipelineController, TrainingRunController
 
 log = logging.getLogger(__name__)
@@ -58,8 +71,14 @@ class Centre:
         self.feed = Feed(self.store)
         self.leases = Leases(self.database, self.clock)
         self.blobs = BlobStore(settings.blobs_url)
-        self.ledger = Ledger(self.database)
+        self.ledger = Ledger(self.database, self.clock)
+        self.meters = Meters(self.database, self.clock)
+        self.payments = Payments(self.database, self.clock)
+        self.statements = Statements(self.database, self.ledger, self.payments, self.meters)
+        self.secrets = Secrets(load_keys(settings.home / "run" / "secrets.key", settings.secrets_key))
         self.keyring = KeyRing(self.store, self.feed, system_key(settings))
+        self.demand = Demand(self.database)
+        self.snapshots = Snapshots(self.store, settings, self.demand, self.secret_of)
         self._leadership = _Leadership(self, f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}")
         first_start(self.store, settings)
 
@@ -76,16 +95,31 @@ class Centre:
 
     def controllers(self) -> list[Controller]:
         """One of each; they remember nothing."""
-        return controllers(self.leases, self.blobs, self.settings.lease_ttl_s)
+        made = controllers(self.leases, self.blobs, self.settings.lease_ttl_s, self.demand, self.secret_of)
+        return [
+            *made,
+            BatchController(self.blobs, self.secrets, self.settings.door_url),
+            BudgetController(self.ledger),
+            Accountant(self.ledger, self.meters),
+        ]
+
+    def secret_of(self, project: str, reference: str) -> str:
+        """The value NAME/VALUE among the secrets of `project`."""
+        return self.secrets.value(self.store.everything(), project, reference)
 
 
-def controllers(leases: Leases, blobs: BlobStore, lease_ttl_s: float) -> list[Controller]:
+def controllers(
+    leases: Leases, blobs: BlobStore, lease_ttl_s: float, demand: Demand, secret_of: Callable[[str, str], str]
+) -> list[Controller]:
     """All controllers of the product."""
     return [
         NodeController(leases, lease_ttl_s),
         TaskController(),
         WorkloadController(),
         CurationRunController(),
+        FileController(),
+        UploadController(),
+        DatasetImportController(),
         DatasetVersionController(blobs),
         DatasetController(),
         ModelVersionController(),
@@ -93,8 +127,10 @@ def controllers(leases: Leases, blobs: BlobStore, lease_ttl_s: float) -> list[Co
         TrainingRunController(),
         EvaluationController(),
         PipelineController(),
-        DeploymentController(),
+        DeploymentController(demand),
         ReplicaController(),
+        ProviderController(secret_of),
+        RouteController(),
         Collector(),
     ]
 
@@ -183,7 +219,11 @@ class _Leadership:
         return lease
 
     def _sweep(self) -> None:
-        sweep(self._centre.store, self._centre.blobs, self._centre.settings.change_history)
+        centre = self._centre
+        sweep(centre.store, centre.blobs, centre.settings.change_history)
+        kept_s = centre.settings.responses_kept_days * 86_400
+        forget_responses(centre.database, centre.clock.now() - kept_s)
+        forget_projects(centre.database, [p.name for p in centre.store.everything().find_all("Project")])
 
     def _halt(self) -> None:
         if self._runner is not None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from atoll.compute import resources as compute
 from atoll.core.resources import KINDS
+from atoll.data import files, imports
 from atoll.data import resources as data
 from atoll.governance import resources as governance
 from atoll.models import resources as models
+from atoll.serving import batches
 from atoll.serving import resources as serving
 from atoll.training import resources as training
 
-DOMAINS = (governance, compute, data, models, training, serving)
+DOMAINS = (governance, compute, data, files, imports, models, training, serving, batches)
 
 __all__ = ["DOMAINS", "KINDS"]

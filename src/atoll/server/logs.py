@@ -21,7 +21,7 @@ from atoll.compute.resources import TASK_ENDED
 from atoll.core.errors import NotFound, Unavailable
 from atoll.core.resources import Resource
 from atoll.core.store import Scope
-from atoll.server.access import Operator, Reader, kind_in
+from atoll.server.access import Operator, Reader, Tenant, kind_in, may_still_read
 from atoll.server.api import Body, family
 from atoll.server.wait import Waiter
 
@@ -93,9 +93,8 @@ async def logs(
     task = await run_in_threadpool(_newest_task, tenant.scope, root)
     demands: Demands = request.app.state.demands
     first = await demands.piece(task, -tail_bytes)
-    return StreamingResponse(
-        _stream(demands, tenant.scope, task, first, follow), media_type="text/plain; charset=utf-8"
-    )
+    stream = _stream(request, tenant, task, first, follow)
+    return StreamingResponse(stream, media_type="text/plain; charset=utf-8")
 
 
 @router.post("/agent/logs")
@@ -114,14 +113,15 @@ def _newest_task(scope: Scope, root: Resource) -> Resource:
     return max(tasks, key=lambda t: (t.created_at, t.version))
 
 
-async def _stream(demands: Demands, scope: Scope, task: Resource, piece: Piece, follow: bool) -> AsyncIterator[bytes]:
-    while True:
+async def _stream(request: Request, tenant: Tenant, task: Resource, piece: Piece, follow: bool) -> AsyncIterator[bytes]:
+    demands: Demands = request.app.state.demands
+    while await run_in_threadpool(may_still_read, request, tenant.project):
         data = base64.b64decode(piece.data)
         if data:
             yield data
         offset = piece.offset + len(data)
         if offset >= piece.size_bytes:
-            current = await run_in_threadpool(scope.by_uid, task.uid)
+            current = await run_in_threadpool(tenant.scope.by_uid, task.uid)
             if not follow or piece.ended or current is None or current.phase in TASK_ENDED:
                 return
             await asyncio.sleep(FOLLOW_S)

@@ -50,6 +50,7 @@ def serve(settings: Settings, listener: socket.socket) -> int:
         timeout_graceful_shutdown=STOP_S,
         timeout_keep_alive=75,
         ws="none",
+        proxy_headers=False,  # whom to believe about addresses is decided in access
     )
     server = _Server(config, app.state.waiter)
     exit_with_parent(server.stop)

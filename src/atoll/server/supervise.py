@@ -24,6 +24,7 @@ from atoll.core.errors import Unavailable
 from atoll.core.files import write_json
 from atoll.core.settings import Settings
 from atoll.server.processes import LISTEN_FD, PARENT_FD, bind, hold_lock, system_key
+from atoll.serving.gateway.workers import bind_group
 
 READY_S = 60.0
 STOP_S = {"agent": 25.0, "gateway": 15.0, "server": 12.0}
@@ -75,20 +76,31 @@ class Supervisor:
         self._stopping = threading.Event()
         self._alive_read, self._alive_write = os.pipe()
         os.set_inheritable(self._alive_read, True)
-        door = bind(settings.host, settings.port, HAND_OVER_S if _was_running(settings.home) else 0.0)
+        doors = _bind_doors(settings)
         inner = bind("127.0.0.1", 0)
         self._inner = f"http://127.0.0.1:{inner.getsockname()[1]}"
         write_json(settings.home / "run" / "server.json", {"address": self._inner})
         home = str(settings.home)
         self._roles = [
             Role("server", ["atoll.server.main", "--home", home], inner),
-            Role("gateway", ["atoll.serving.gateway.main", "--home", home, "--server", self._inner], door),
+            *self._gateways(home, doors),
             Role("agent", ["atoll.compute.agent.main", "--home", home, "--join", self._inner, "--stop-tasks"], None),
         ]
         if settings.node:
             self._roles[-1].command += ["--node", settings.node]
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._stopping.set())
+
+    def _gateways(self, home: str, doors: list[socket.socket]) -> list[Role]:
+        """One role a gateway worker; the first is called as one without workers."""
+        command = ["atoll.serving.gateway.main", "--home", home, "--server", self._inner]
+        if len(doors) == 1:
+            return [Role("gateway", command, doors[0])]
+        command += ["--workers", str(len(doors))]
+        return [
+            Role(f"gateway-{number}" if number else "gateway", [*command, "--worker", str(number)], door)
+            for number, door in enumerate(doors)
+        ]
 
     def start(self) -> None:
         """Start every role."""
@@ -114,15 +126,15 @@ class Supervisor:
 
     def stop(self) -> None:
         """Agent first, so that its last reports arrive; then gateway and server."""
-        for role in reversed(self._roles):
-            self._stop(role)
+        for name in ("agent", "gateway", "server"):
+            _stop([role for role in self._roles if role.name.partition("-")[0] == name], STOP_S[name])
         os.close(self._alive_write)
         os.close(self._alive_read)
 
     def _start(self, role: Role) -> None:
         environment = {**os.environ, PARENT_FD: str(self._alive_read), "ATOLL_SYSTEM_KEY": system_key(self._settings)}
         environment |= {"ATOLL_LISTEN": self._settings.listen, "PYTHONUNBUFFERED": "1"}
-        for name in ("database", "blobs", "log_level", "site"):
+        for name in ("database", "blobs", "log_level", "site", "public_url"):
             environment[f"ATOLL_{name.upper()}"] = str(getattr(self._settings, name))
         passed = [self._alive_read]
         if role.listener is not None:
@@ -150,19 +162,32 @@ class Supervisor:
             if role.process is None and now >= role.due_at:
                 self._start(role)
 
-    def _stop(self, role: Role) -> None:
-        process = role.process
-        if process is None or process.poll() is not None:
-            return
+    def _log_tails(self) -> str:
+        return "\n".join(_tail(self._settings.home / "logs" / f"{role.name}.log") for role in self._roles)
+
+
+def _stop(roles: list[Role], within_s: float) -> None:
+    """End these together, by force what takes longer."""
+    running = [role.process for role in roles if role.process is not None]
+    for process in running:
         process.terminate()
+    deadline = time.monotonic() + within_s
+    for process in running:
         try:
-            process.wait(STOP_S[role.name])
+            process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
-    def _log_tails(self) -> str:
-        return "\n".join(_tail(self._settings.home / "logs" / f"{role.name}.log") for role in self._roles)
+
+def _bind_doors(settings: Settings) -> list[socket.socket]:
+    """The public sockets, one a gateway worker. They stay open here: a worker that restarts loses no connection."""
+    door = bind(settings.host, settings.port, HAND_OVER_S if _was_running(settings.home) else 0.0)
+    if settings.gateway_workers == 1:
+        return [door]
+    port = door.getsockname()[1]
+    door.close()
+    return bind_group((settings.host, port), settings.gateway_workers)
 
 
 def _was_running(home: Path) -> bool:

@@ -1,0 +1,1 @@
+"""The stateful routes of the OpenAI API: files, batches, fine-tuning jobs, conversations, stored responses."""

@@ -1,0 +1,258 @@
+"""The process that works a batch off, against a door that pushes back, fails, forgets keys and cancels."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from running import until
+from task_folder import TaskFolder
+
+KEY = {"ATOLL_BATCH_KEY": "sk-atoll-test"}
+Reply = tuple[int, dict[str, Any], dict[str, str]]
+WELL: Reply = (200, {"ok": True}, {})
+
+
+class Door:
+    """A door that answers as `decide(body, number of requests so far)` says, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.labels: dict[str, str] = {}
+        self.model_status = 200
+        self.decide: Callable[[dict[str, Any], int], Reply] = lambda body, count: WELL
+        self.running = self.running_most = 0
+        self.lock = threading.Lock()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.server.daemon_threads = True
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self.thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def answer(self, path: str, body: dict[str, Any] | None, headers: dict[str, str]) -> Reply:
+        if body is None:
+            is_model = path.startswith("/v1/models/")
+            return (self.model_status if is_model else 200), {"labels": self.labels, "error": {"message": "no"}}, {}
+        with self.lock:
+            self.asked.append(body)
+            self.headers.append(headers)
+            count = len(self.asked)
+            self.running += 1
+            self.running_most = max(self.running_most, self.running)
+        try:
+            return self.decide(body, count)
+        finally:
+            with self.lock:
+                self.running -= 1
+
+    def _handler(door) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self._say(door.answer(self.path, None, {}))
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                self._say(door.answer(self.path, body, {k.lower(): v for k, v in self.headers.items()}))
+
+            def _say(self, reply: Reply) -> None:
+                status, value, headers = reply
+                data = json.dumps(value).encode()
+                self.send_response(status)
+                for name, text in {**headers, "Content-Length": str(len(data))}.items():
+                    self.send_header(name, text)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    made = Door()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> TaskFolder:
+    return TaskFolder(tmp_path, "atoll.serving.engine.batch")
+
+
+def wanted(folder: TaskFolder, door: Door, count: int, **fields: Any) -> dict[str, Any]:
+    lines = [
+        {"custom_id": f"c{n}", "method": "POST", "url": "/v1/embeddings", "body": {"model": "m", "input": n}}
+        for n in range(count)
+    ]
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    made = {
+        "batch": "batch-1",
+        "project": "default",
+        "door": door.url,
+        "endpoint": "/v1/embeddings",
+        "file": folder.store.put_bytes(data).digest,
+        "model": "m",
+        "expires_at": time.time() + 3600,
+        "parallel": 8,
+    }
+    return made | fields
+
+
+def lines_of(folder: TaskFolder, result: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    stored = result[name]
+    return [json.loads(line) for line in folder.store.read(stored["digest"]).splitlines()] if stored else []
+
+
+def test_requests_go_out_side_by_side_as_batch_with_the_batchs_key(folder: TaskFolder, door: Door) -> None:
+    together = threading.Event()
+
+    def decide(body: dict[str, Any], count: int) -> Reply:
+        if door.running_most >= 4:
+            together.set()
+        if count > 20:
+            together.wait(10)
+        return WELL
+
+    door.decide = decide
+    code, result = folder.run(wanted(folder, door, 60), **KEY)
+    assert code == 0, folder.log
+    assert result["counts"] == {"total": 60, "completed": 60, "failed": 0}
+    assert 4 <= door.running_most <= 8
+    assert [line["custom_id"] for line in lines_of(folder, result, "output")] == [f"c{n}" for n in range(60)]
+    assert {h["x-atoll-priority"] for h in door.headers} == {"batch"}
+    assert {h["authorization"] for h in door.headers} == {"Bearer sk-atoll-test"}
+    assert {h["openai-project"] for h in door.headers} == {"default"}
+    assert len({h["x-request-id"] for h in door.headers}) == 60
+
+
+def test_a_door_that_pushes_back_is_left_alone_as_long_as_it_says(folder: TaskFolder, door: Door) -> None:
+    refused_at: list[float] = []
+    came_at: list[float] = []
+
+    def decide(body: dict[str, Any], count: int) -> Reply:
+        came_at.append(time.monotonic())
+        if count > 10 and len(refused_at) < 3:
+            refused_at.append(time.monotonic())
+            return 429, {"error": {"message": "busy"}}, {"Retry-After": "1"}
+        return WELL
+
+    door.decide = decide
+    code, result = folder.run(wanted(folder, door, 30), **KEY)
+    assert (code, result["counts"]["completed"], result["counts"]["failed"]) == (0, 30, 0)
+    began = [at for at in came_at if at > refused_at[-1] + 0.2]
+    assert began and min(began) >= refused_at[-1] + 0.9
+
+
+def test_a_failing_engine_is_asked_again_and_at_last_believed(folder: TaskFolder, door: Door) -> None:
+    def decide(body: dict[str, Any], count: int) -> Reply:
+        return (500, {"error": {"message": "broken"}}, {"Retry-After": "0"}) if body["input"] == 1 else WELL
+
+    door.decide = decide
+    code, result = folder.run(wanted(folder, door, 3), **KEY)
+    assert (code, result["counts"]) == (0, {"total": 3, "completed": 2, "failed": 1})
+    (failed,) = lines_of(folder, result, "error")
+    assert (failed["custom_id"], failed["response"]["status_code"]) == ("c1", 500)
+    assert sum(body["input"] == 1 for body in door.asked) == 5
+
+
+def test_at_the_end_of_its_window_the_rest_is_given_up_by_name(folder: TaskFolder, door: Door) -> None:
+    door.decide = lambda body, count: WELL if count <= 4 else (503, {}, {"Retry-After": "15"})
+    code, result = folder.run(wanted(folder, door, 10, expires_at=time.time() + 3), **KEY)
+    assert (code, result["outcome"]) == (0, "expired")
+    done, given_up = (lines_of(folder, result, name) for name in ("output", "error"))
+    assert len(done) + len(given_up) == 10
+    assert len(done) >= 4
+    assert {line["error"]["code"] for line in given_up} == {"batch_expired"}
+
+
+def test_a_cancelled_batch_ends_and_keeps_what_is_done(folder: TaskFolder, door: Door) -> None:
+    def decide(body: dict[str, Any], count: int) -> Reply:
+        if count == 5:
+            door.labels["cancel"] = "1.0"
+        return WELL if count <= 5 else (503, {}, {"Retry-After": "15"})
+
+    door.decide = decide
+    code, result = folder.run(wanted(folder, door, 50), **KEY)
+    assert (code, result["outcome"]) == (0, "cancelled")
+    assert 4 <= result["counts"]["completed"] <= 5
+    assert result["error"] is None
+
+
+def test_a_door_that_refuses_the_key_for_long_ends_the_batch(folder: TaskFolder, door: Door) -> None:
+    door.decide = lambda body, count: WELL if count <= 5 else (401, {"error": {"message": "revoked"}}, {})
+    code, result = folder.run(wanted(folder, door, 20, known_within_s=0.5), **KEY)
+    assert (code, result["outcome"]) == (0, "cancelled")
+    assert "revoked" in result["reason"]
+    assert result["counts"]["completed"] >= 5
+
+
+def test_an_unknown_model_is_an_error_of_the_input(folder: TaskFolder, door: Door) -> None:
+    door.model_status = 404
+    code, result = folder.run(wanted(folder, door, 2), **KEY)
+    assert code == 3
+    assert result["error"]["details"]["errors"][0]["code"] == "model_not_found"
+    assert door.asked == []
+
+
+def test_killed_anywhere_it_asks_nothing_again_that_is_done(folder: TaskFolder, door: Door) -> None:
+    pause = threading.Event()
+
+    def decide(body: dict[str, Any], count: int) -> Reply:
+        if count > 30 and not pause.is_set():
+            pause.wait(20)
+        return 200, {"input": body["input"]}, {}
+
+    door.decide = decide
+    folder.prepare(wanted(folder, door, 80))
+    journal = folder.root / "work" / "journal.jsonl"
+    with folder.start(**KEY) as process:
+        until(lambda: door.running >= 2 and journal.read_bytes().count(b"\n") >= 28, "work under way")
+        process.send_signal(signal.SIGKILL)
+    kept = {json.loads(line)["number"] for line in journal.read_bytes().splitlines()}
+    with journal.open("ab") as file:
+        file.write(b'{"number": 79, "good": tr')
+    pause.set()
+    before = len(door.asked)
+    with folder.start(**KEY) as process:
+        assert process.wait(60) == 0, folder.log
+    again = [body["input"] for body in door.asked[before:]]
+    assert kept.isdisjoint(again)
+    assert len(again) == 80 - len(kept)
+    result = folder.read("result.json") or {}
+    lines = lines_of(folder, result, "output")
+    assert [(line["custom_id"], line["response"]["body"]["input"]) for line in lines] == [
+        (f"c{n}", n) for n in range(80)
+    ]
+
+
+def test_a_door_that_is_not_there_is_waited_for(folder: TaskFolder, door: Door) -> None:
+    folder.prepare(wanted(folder, door, 6) | {"door": "http://127.0.0.1:9"})
+
+    def said() -> str:
+        return str((folder.read("progress.json") or {}).get("message"))
+
+    with folder.start(**KEY) as process:
+        until(lambda: "not reached" in said(), "it to say what it waits for")
+        assert process.poll() is None
+        process.kill()
