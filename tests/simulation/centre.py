@@ -19,6 +19,7 @@ from atoll.core.leases import Leases
 from atoll.core.reconcile import Loop, Writer
 from atoll.core.resources import KINDS, Kind, Resource, Spec, Status
 from atoll.core.store import Create, Fence, Scope, Store, Write
+from atoll.governance.secrets import KEY_BYTES, Secrets
 from atoll.server.agents import Registration, _renew, _take_reports, _wanted_on, register
 from memory import memory_database
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 GIB = 1 << 30
+NO_SECRETS = Secrets([bytes(KEY_BYTES)])
 
 
 class Killed(BaseException):
@@ -204,7 +206,7 @@ class Centre:
         def answer() -> dict[str, Any]:
             _renew(self, SimpleNamespace(node=node, agent_id=agent_id))  # type: ignore[arg-type]
             forget, _ = _take_reports(scope, observed)
-            return {"forget": forget, "tasks": _wanted_on(scope, node)}
+            return {"forget": forget, "tasks": _wanted_on(scope, NO_SECRETS, node)}
 
         result: dict[str, Any] = self._serve(answer)
         return result

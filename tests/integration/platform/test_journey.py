@@ -124,10 +124,28 @@ def test_a_failed_gate_stops_the_pipeline_with_its_numbers(up: Platform) -> None
     assert "99" in strict.status["reason"]
 
 
+def test_the_tuned_adapter_is_served_beside_its_base_by_one_engine(up: Platform) -> None:
+    with up.client() as client:
+        adapters = [{"name": "tutored", "model": "tuned.v1"}]
+        spec = {"model": "tiny.v1", "context": 256, "slots": 2, "cpu": 0.1, "threads": 1, "adapters": adapters}
+        client.put("Deployment", "both", spec)
+    up.reaches("Deployment", "both", "ready")
+    door = up.openai(retries=3)
+    for model in ("both", "tutored"):
+        reply = door.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": "What is a class?"}], max_tokens=8, temperature=0
+        )
+        assert reply.usage is not None
+        assert reply.usage.completion_tokens > 0
+    assert {"both", "tutored"} <= {m.id for m in door.models.list()}
+    with up.client() as client:
+        assert len([r for r in client.find_all("Replica").items if r.spec["deployment"] == "both"]) == 1
+
+
 def test_embeddings_are_served(up: Platform) -> None:
     with up.client() as client:
         client.put("ModelVersion", "plain.v1", {"model": "plain", "source": f"file:{up.home.parent / 'tiny.gguf'}"})
-        spec = {"model": "plain.v1", "context": 256, "slots": 1, "cpu": 0.1, "threads": 1, "embedding": True}
+        spec = {"model": "plain.v1", "context": 256, "slots": 1, "cpu": 0.1, "threads": 1, "task": "embed"}
         client.put("Deployment", "vectors", spec)
     up.reaches("Deployment", "vectors", "ready")
     answer = up.openai(retries=3).embeddings.create(model="vectors", input=["one", "two"])

@@ -1,0 +1,1 @@
+"""What several benches share: load, processes, rivals in environments of their own."""
