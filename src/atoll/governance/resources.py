@@ -14,6 +14,10 @@ Role = Literal["admin", "owner", "member", "viewer", "system"]
 MemberRole = Literal["owner", "member", "viewer"]
 Period = Literal["total", "day", "month"]
 CURRENCY = "^[A-Z]{3}$"
+FIGURE_MAX = 1e9
+"""The most money, or accelerator-hours, of one budget or top-up; their smallest parts then still count exactly."""
+
+TOKENS_MAX = (1 << 53) - 1
 
 
 class Limits(Model):
@@ -115,11 +119,18 @@ class BudgetSpec(Spec):
     description: str = Field("", max_length=200, description="What it is for.")
     key: str = Field("", description="Only for this API key; empty means the whole project and those below it.")
     period: Period = Field("total", description="When the allowance begins anew: never, each day or month (UTC).")
-    tokens: int | None = Field(None, ge=0, description="Prompt and generated tokens; empty does not limit.")
-    money: float | None = Field(None, ge=0, description="Money; empty does not limit, 0 with top-ups is prepaid.")
+    tokens: int | None = Field(
+        None, ge=0, le=TOKENS_MAX, description="Prompt and generated tokens; empty does not limit."
+    )
+    money: float | None = Field(
+        None, ge=0, le=FIGURE_MAX, description="Money; empty does not limit, 0 with top-ups is prepaid."
+    )
     currency: str = Field("EUR", pattern=CURRENCY, description="ISO 4217 code of `money`.")
     accelerator_hours: float | None = Field(
-        None, ge=0, description="Accelerator-hours of the project's workloads and replicas; empty does not limit."
+        None,
+        ge=0,
+        le=FIGURE_MAX,
+        description="Accelerator-hours of the project's workloads and replicas; empty does not limit.",
     )
 
 
@@ -144,12 +155,17 @@ class BudgetStatus(Status):
 class PriceFields(Model):
     """What use of a model costs."""
 
-    input_per_million: float = Field(0.0, ge=0, description="Price of a million prompt tokens that were computed.")
-    cached_input_per_million: float | None = Field(
-        None, ge=0, description="Price of a million prompt tokens found in the engine's cache; empty: as input."
+    input_per_million: float = Field(
+        0.0, ge=0, le=FIGURE_MAX, description="Price of a million prompt tokens that were computed."
     )
-    output_per_million: float = Field(0.0, ge=0, description="Price of a million generated tokens.")
-    per_accelerator_hour: float = Field(0.0, ge=0, description="Price of one accelerator for one hour.")
+    cached_input_per_million: float | None = Field(
+        None,
+        ge=0,
+        le=FIGURE_MAX,
+        description="Price of a million prompt tokens found in the engine's cache; empty: as input.",
+    )
+    output_per_million: float = Field(0.0, ge=0, le=FIGURE_MAX, description="Price of a million generated tokens.")
+    per_accelerator_hour: float = Field(0.0, ge=0, le=FIGURE_MAX, description="Price of one accelerator for one hour.")
     currency: str = Field("EUR", pattern=CURRENCY, description="ISO 4217 code.")
 
 

@@ -22,6 +22,7 @@ from atoll.core.resources import Resource
 from atoll.core.tables import metadata
 from atoll.governance.accounts import AMOUNT_END, MONEY, Book, top_ups
 from atoll.governance.budgets import FIELDS, Limit, amount_of, figure_of, limits_of
+from atoll.governance.resources import FIGURE_MAX
 from atoll.governance.slices import fund
 
 PREFIX = "atoll-voucher-"
@@ -265,5 +266,7 @@ def amount_from(unit_field: str, value: float) -> tuple[str, int]:
     """Unit and whole amount of a figure people gave: ("money", 12.5) -> ("money", 12500000)."""
     for unit, field in FIELDS.items():
         if unit_field == field:
+            if not 0 <= value <= FIGURE_MAX:
+                raise Invalid(f"amount cannot be {value:g}", field="amount", hint=f"at most {FIGURE_MAX:g}")
             return unit, amount_of(unit, value)
     raise Invalid(f"unit cannot be {unit_field!r}", field="unit", hint=f"valid: {', '.join(FIELDS.values())}")
