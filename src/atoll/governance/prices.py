@@ -21,15 +21,43 @@ def cost_micros(price: Mapping[str, Any] | None, prompt: int, cached: int, compl
     `cached` tokens are part of `prompt`; they cost `cached_input_per_million` where it is given, else as input.
     Prices are taken to nine decimals per million tokens.
     """
-    if not price:
-        return 0
-    input_rate = rate_nanos(price.get("input_per_million"))
-    cached_price = price.get("cached_input_per_million")
-    cached_rate = input_rate if cached_price is None else rate_nanos(cached_price)
-    found = min(cached, prompt)
-    nanos = (prompt - found) * input_rate + found * cached_rate
-    nanos += completion * rate_nanos(price.get("output_per_million"))
-    return (nanos + NANO // 2) // NANO
+    return read_tariff(price).cost_micros(prompt, cached, completion) if price else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """A price in whole nano-micros per token, for whoever computes many costs from it. `price` is what it was read of.
+
+    A tariff costs what `cost_micros` says its price does, to the last unit.
+    """
+
+    price: Mapping[str, Any]
+    currency: str
+    input: int
+    cached_input: int
+    output: int
+
+    def cost_micros(self, prompt: int, cached: int, completion: int) -> int:
+        """See `cost_micros`."""
+        found = cached if cached < prompt else prompt
+        nanos = (prompt - found) * self.input + found * self.cached_input + completion * self.output
+        return (nanos + NANO // 2) // NANO
+
+    def most_micros(self, prompt: int, completion: int) -> int:
+        """The cost if everything, or nothing, of the prompt was in the cache: whichever is more."""
+        return self.cost_micros(prompt, prompt if self.cached_input > self.input else 0, completion)
+
+
+def read_tariff(price: Mapping[str, Any]) -> Tariff:
+    """A price as a tariff."""
+    input_rate, cached_price = rate_nanos(price.get("input_per_million")), price.get("cached_input_per_million")
+    return Tariff(
+        price=price,
+        currency=str(price.get("currency") or ""),
+        input=input_rate,
+        cached_input=input_rate if cached_price is None else rate_nanos(cached_price),
+        output=rate_nanos(price.get("output_per_million")),
+    )
 
 
 def rate_nanos(per_million: float | None) -> int:

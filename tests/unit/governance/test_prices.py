@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.governance.prices import accelerator_cost_micros, cost_micros, derive_cost, micros_of
+from atoll.governance.prices import accelerator_cost_micros, cost_micros, derive_cost, micros_of, read_tariff
 
 PRICE = {"input_per_million": 0.15, "output_per_million": 0.6, "currency": "EUR"}
 
@@ -49,6 +49,8 @@ def test_a_cost_is_what_decimal_arithmetic_says(
     exact = (prompt - found) * _decimal(input_price) + completion * _decimal(output_price)
     exact += found * _decimal(input_price if cached_price is None else cached_price)
     assert cost_micros(price, prompt, cached, completion) == int(exact.quantize(Decimal(1), ROUND_HALF_UP))
+    most = max(cost_micros(price, prompt, prompt, completion), cost_micros(price, prompt, 0, completion))
+    assert read_tariff(price).most_micros(prompt, completion) == most
 
 
 def _decimal(price: float) -> Decimal:

@@ -6,11 +6,11 @@ context, or by what the budgets have left when the client set no bound. Knows no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from atoll.core.errors import AtollError, RateLimited
-from atoll.governance.prices import cost_micros
+from atoll.governance.prices import Tariff
 from atoll.serving.gateway.dialects.order import Order
 from atoll.serving.gateway.slices import NOTHING, Reservation, Ticket
 from atoll.serving.gateway.snapshot import NO_PROJECT, Key, Model
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 OUTPUT_TOKENS_UNKNOWN = 4096  # of an answer without any bound, by a model whose context nobody told
 _GENERATES = frozenset(("chat", "completion"))
-Price = Mapping[str, Any]
 Done = Callable[[AtollError | None], None]
 
 
@@ -53,8 +52,8 @@ class Admission:
         """Unit by slice id, for the flight recorder."""
         return self._reservation.slices
 
-    def reserve(self, order: Order, model: Model, prices: Collection[Price], done: Done) -> bool:
-        """Set aside what the request may use at most, at any of `prices`; True when that is done at once.
+    def reserve(self, order: Order, model: Model, tariffs: Collection[Tariff], done: Done) -> bool:
+        """Set aside what the request may use at most, at any of `tariffs`; True when that is done at once.
 
         Else `done` is called once, with the reason when it failed, unless `give_back` comes first. Raises AtollError.
         """
@@ -63,7 +62,7 @@ class Admission:
         path = self.key.budgets.get(self.project, ())
         if not path:
             return True
-        need = _Need(prompt, output, order.choices, tuple(prices))
+        need = _Need(prompt, output, order.choices, tuple(tariffs))
         if self._take(path, need):
             return True
         if order.output_bound is None and output and (clamped := self._clamped(path, need)) is not None:
@@ -80,11 +79,12 @@ class Admission:
 
     def _clamped(self, path: tuple[str, ...], need: _Need) -> _Need | None:
         """The need for as long an answer as the budgets have left for; None when that is no other, or nothing."""
-        price = max(need.prices, key=lambda p: float(p.get("output_per_million") or 0.0), default=None)
+        dearest = max(need.tariffs, key=lambda tariff: tariff.output, default=None)
+        price = None if dearest is None else dearest.price
         left = self._gateway.purse.clamp(path, need.prompt, need.output * need.choices, price)
         if left is None or left < need.choices:
             return None
-        return _Need(need.prompt, left // need.choices, need.choices, need.prices)
+        return _Need(need.prompt, left // need.choices, need.choices, need.tariffs)
 
     def _wait(self, path: tuple[str, ...], need: _Need, done: Done, *, may_clamp: bool) -> None:
         """Ask the centre; told of too little for an unbounded answer, ask once more for what there is."""
@@ -132,23 +132,16 @@ class Admission:
 class _Need:
     """What a request may use at most."""
 
-    __slots__ = ("choices", "currency", "money", "output", "prices", "prompt", "tokens")
+    __slots__ = ("choices", "currency", "money", "output", "prompt", "tariffs", "tokens")
 
-    def __init__(self, prompt: int, output: int, choices: int, prices: tuple[Price, ...]) -> None:
+    def __init__(self, prompt: int, output: int, choices: int, tariffs: tuple[Tariff, ...]) -> None:
         self.prompt = prompt
         self.output = output
         self.choices = choices
-        self.prices = prices
+        self.tariffs = tariffs
         self.tokens = prompt + output * choices
-        self.money = max((_most(price, prompt, output * choices) for price in prices), default=0)
-        self.currency = str(prices[0].get("currency") or "") if prices else ""
-
-
-def _most(price: Price, prompt: int, completion: int) -> int:
-    """The cost if everything, or nothing, of the prompt was in the cache: whichever is more."""
-    cached = price.get("cached_input_per_million")
-    is_dearer = cached is not None and cached > (price.get("input_per_million") or 0.0)
-    return cost_micros(price, prompt, prompt if is_dearer else 0, completion)
+        self.money = max([tariff.most_micros(prompt, output * choices) for tariff in tariffs], default=0)
+        self.currency = tariffs[0].currency if tariffs else ""
 
 
 def bounds(order: Order, model: Model) -> tuple[int, int]:

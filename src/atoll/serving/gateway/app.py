@@ -12,9 +12,8 @@ import orjson
 
 from atoll import __version__
 from atoll.core.errors import AtollError, Forbidden, Invalid, NotFound, TooLarge, Unauthorized, Unavailable
-from atoll.governance.prices import cost_micros
+from atoll.governance.prices import Tariff
 from atoll.serving.fairness import PRIORITIES
-from atoll.serving.gateway.admission import Price
 from atoll.serving.gateway.connection import Connection, Server
 from atoll.serving.gateway.dialects.centre import Centre
 from atoll.serving.gateway.dialects.order import Endpoint
@@ -265,17 +264,17 @@ class Gateway:
         found = [models[name] for name in model.fallback if name in models]
         return [other for other in found if other.kind == model.kind and other is not model]
 
-    def prices_of(self, project: str, model: Model) -> Sequence[Price]:
+    def tariffs_of(self, project: str, model: Model) -> Sequence[Tariff]:
         """Every price a request for the model may end up with."""
         if not model.fallback:
-            return model.prices
-        return [price for option in (model, *self.fallbacks_of(project, model)) for price in option.prices]
+            return model.tariffs
+        return [tariff for option in (model, *self.fallbacks_of(project, model)) for tariff in option.tariffs]
 
     def cost_of(self, place: Place | None, used: Tokens) -> int:
         """What was used costs this many micro-units where it was used."""
-        if place is None or not place.target.price:
+        if place is None or place.target.tariff is None:
             return 0
-        return cost_micros(place.target.price, used.prompt, used.cached, used.completion)
+        return place.target.tariff.cost_micros(used.prompt, used.cached, used.completion)
 
     # answers
 

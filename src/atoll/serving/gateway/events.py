@@ -2,7 +2,8 @@
 
 Promises: what the client did not ask for (usage, timings, progress) is taken out, everything else passes unchanged and
 in order; `[DONE]` is kept back until `finish`, so that the count is durable before the client can know it is done.
-An ordinary event is never parsed; a few byte searches decide. Pure: bytes in, bytes out.
+An ordinary event is never parsed; a few byte searches decide, not even of the figures it ends with. Pure: bytes in,
+bytes out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from atoll.serving.gateway.usage import NO_TOKENS, Tokens, as_usage, find_usage,
 EVENT_BYTES_MAX = 4 * 1024 * 1024
 _TIMINGS = re.compile(rb',"timings":(\{[^{}]*\})')  # llama.cpp's own; it writes JSON without spaces
 _TIMINGS_BEGIN = b',"timings":{'
+_TIMINGS_END = b"}}\n\n"  # of an event whose last member they are
 _PROGRESS = re.compile(rb'"prompt_progress"\s*:\s*\{')
 _USAGE_MEMBER = re.compile(rb',\s*"usage"\s*:\s*\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
@@ -47,9 +49,9 @@ class EventFilter:
         "_tail",
         "_timed",
         "_timed_of",
-        "_told",
         "_usage",
         "_usage_of",
+        "last_told",
     )
 
     def __init__(
@@ -73,7 +75,7 @@ class EventFilter:
         self._done = b""
         self._contents = 0
         self._timed = b""
-        self._told = b""
+        self.last_told = b""  # the end of the last events that told a count of their own, from the count on
         self._usage: Tokens | None = None
         self._index = 0
         self._timed_of: dict[int, bytes] = {}
@@ -100,10 +102,21 @@ class EventFilter:
             if not data:
                 return b""
         self._last = data
-        if self._choices > 1 or b'"usage"' in data or b'"prompt_progress"' in data or b"[DONE]" in data:
+        at = data.rfind(_TIMINGS_BEGIN)
+        is_timed = at >= 0 and data.find(b"}", at) == len(data) - len(_TIMINGS_END) and data.endswith(_TIMINGS_END)
+        end = at if is_timed else len(data)  # behind it are only figures
+        if (
+            self._choices > 1
+            or data.find(b'"usage"', 0, end) >= 0
+            or data.find(b"[DONE]", 0, end) >= 0
+            or data.find(b'"prompt_progress"', 0, end) >= 0
+        ):
             events = data[: -len(self._end)].split(self._end)
             return b"".join([seen + self._end for seen in map(self._screen, events) if seen is not None])
-        return self._note(data)
+        if not is_timed or data.find(_TIMINGS_BEGIN, 0, at) >= 0:
+            return self._note(data)
+        self._timed = self.last_told = data[at:]
+        return data if self._keeps_timings else data[:at] + _TIMINGS_END[1:]
 
     def finish(self) -> bytes:
         """What was kept back: the `[DONE]` event, or an event the engine did not end."""
@@ -114,11 +127,6 @@ class EventFilter:
     def is_ended(self) -> bool:
         """Whether the engine itself ended the stream: by its usage, by `[DONE]`, or by saying why it stopped."""
         return bool(self._done) or self._usage is not None or _STOPPED.search(self._last) is not None
-
-    @property
-    def last_told(self) -> bytes:
-        """The last events that told a count of their own; empty if none did."""
-        return self._told
 
     def tokens(self) -> Tokens:
         """The count up to the last event passed on."""
@@ -164,7 +172,7 @@ class EventFilter:
 
     def _screen_usage(self, event: bytes, usage: Tokens) -> bytes | None:
         self._usage = self._usage_of[self._index] = usage
-        self._told = event
+        self.last_told = event
         if self._keeps_usage:
             return event if self._before is NO_TOKENS else _with_usage(event, joined(self._before, usage))
         if _NO_CHOICES.search(event) is not None:
@@ -176,19 +184,10 @@ class EventFilter:
         if b'"timings"' not in data:
             self._contents += len(_CONTENT.findall(data))
             return data
-        self._timed = self._told = data
+        self._timed = self.last_told = data
         if self._choices > 1:
             self._timed_of[self._index] = data
-        return data if self._keeps_timings else _without_timings(data)
-
-
-def _without_timings(data: bytes) -> bytes:
-    """The events without timings; one event, as they mostly come, is cut without a pattern."""
-    at = data.find(_TIMINGS_BEGIN)
-    end = data.find(b"}", at)
-    if at < 0 or end < 0 or b"{" in data[at + len(_TIMINGS_BEGIN) : end] or data.find(_TIMINGS_BEGIN, end) >= 0:
-        return _TIMINGS.sub(b"", data)
-    return data[:at] + data[end + 1 :]
+        return data if self._keeps_timings else _TIMINGS.sub(b"", data)
 
 
 def _with_usage(event: bytes, tokens: Tokens) -> bytes:

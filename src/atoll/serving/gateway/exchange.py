@@ -150,7 +150,7 @@ class Exchange:
         self._admission = admission = Admission(gateway, self._key, told.project)
         self._model = model
         told.is_stream, told.user = order.is_stream, order.user
-        if admission.reserve(order, model, gateway.prices_of(told.project, model), self._on_reserved):
+        if admission.reserve(order, model, gateway.tariffs_of(told.project, model), self._on_reserved):
             self._dispatch()
 
     def _on_reserved(self, error: AtollError | None) -> None:

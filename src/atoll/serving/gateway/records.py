@@ -97,10 +97,10 @@ def finish_record(
     record: dict[str, Any], place: Place, told: Told, used: Tokens, outcome: str, http_status: int
 ) -> None:
     """Add how it ended, and where it was answered if that is elsewhere than where it was first sent."""
-    target, price = place.target, place.target.price
+    target = place.target
     record["deployment"], record["replica"] = target.id, place.replica.id
-    record["price"], record["provider"] = price, target.is_provider
-    record["currency"] = str(price.get("currency") or "") if price else ""
+    record["price"], record["provider"] = target.price, target.is_provider
+    record["currency"] = "" if target.tariff is None else target.tariff.currency
     record["prompt_tokens"], record["completion_tokens"], record["cached_tokens"] = used
     record["status"], record["http_status"] = outcome, http_status
     record["ts"] = time.time()

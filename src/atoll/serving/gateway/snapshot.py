@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import orjson
 
 from atoll.core.errors import AtollError, Invalid
+from atoll.governance.prices import Tariff, read_tariff
 from atoll.serving.fairness import NORMAL, PRIORITIES
 from atoll.serving.gateway.limits import Rates, read_rates
 from atoll.serving.gateway.slices import BudgetFacts
@@ -135,6 +136,7 @@ class Target:
     context: int
     capabilities: frozenset[str]
     price: dict[str, Any] | None
+    tariff: Tariff | None  # of the price; None is free
     progress: dict[str, Any] | None
     replicas: tuple[Replica, ...]
     route: bytes = b""  # header line that names it
@@ -168,7 +170,7 @@ class Model:
     hedge_s: float | None
     owner: str
     targets: tuple[Target, ...]
-    prices: tuple[dict[str, Any], ...]  # what its targets may cost
+    tariffs: tuple[Tariff, ...]  # what its targets may cost
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -307,13 +309,13 @@ def _model(name: str, fields: dict[str, Any], known: dict[ReplicaName, Replica])
         hedge_s=None if hedge_s is None else float(hedge_s),
         owner=str(fields.get("owner") or ""),
         targets=targets,
-        prices=tuple(target.price for target in targets if target.price),
+        tariffs=tuple(target.tariff for target in targets if target.tariff),
     )
 
 
 def _target(model: str, fields: dict[str, Any], known: dict[ReplicaName, Replica]) -> Target:
     name, weight, adapter = str(fields["name"]), fields.get("weight"), fields.get("adapter")
-    upstream, parallel = fields.get("model"), fields.get("parallel")
+    price, upstream, parallel = fields.get("price"), fields.get("model"), fields.get("parallel")
     slots = UNBOUNDED_SLOTS if parallel is None else max(int(parallel), 1)
     route = f"{model} > {name}".encode("ascii", "replace").translate(None, b"\r\n")
     return Target(
@@ -326,7 +328,8 @@ def _target(model: str, fields: dict[str, Any], known: dict[ReplicaName, Replica
         version=str(fields.get("version") or ""),
         context=int(fields.get("context") or 0),
         capabilities=frozenset(map(str, fields.get("capabilities") or ())),
-        price=fields.get("price"),
+        price=price,
+        tariff=read_tariff(price) if price else None,
         progress=fields.get("progress"),
         replicas=_replicas(fields.get("replicas") or (), slots, known),
         route=b"x-atoll-route: %b\r\n" % route,

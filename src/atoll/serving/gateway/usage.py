@@ -98,4 +98,6 @@ def total(by_choice: Mapping[int, Tokens], choices_per_prompt: int) -> Tokens:
 
 def _count(value: object) -> int:
     """A token count as engines send it; anything else counts nothing."""
+    if type(value) is int and 0 <= value < _COUNT_END:
+        return value  # as it mostly is
     return int(value) if isinstance(value, _NUMBER) and 0 <= value < _COUNT_END else 0
