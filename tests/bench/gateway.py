@@ -4,9 +4,10 @@ Processes: the gateway under test; a world around it (an engine that answers at 
 them, and a centre that hands out the snapshot and slices and takes usage); and this one, which sends the load.
 Everything counts: authentication, limits, budget reservation, routing, the usage journal with its fsyncs, shipping.
 LiteLLM's proxy (one worker, a master key, the same fake engine, an environment of its own) is asked the same in the
-same rounds. CPU time is that of the gateway's process with all threads and children (/proc/PID/stat), the median over
-rounds, so a busy machine shifts it little; `added_ms_p50_c1` is a difference of two medians of wall times and shifts
-more. The gateway under test has one core, everything else the other, where there are two.
+same rounds, and so is the barest gateway Python can be (`bench.parts.bare`), whose cost is the machine's own part.
+CPU time is that of the gateway's process with all threads and children (/proc/PID/stat), the median over rounds, so a
+busy machine shifts it little; `added_ms_p50_c1` is a difference of two medians of wall times and shifts more. The
+gateway under test has one core, everything else the other, where there are two.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,19 @@ def atoll(folder: Path, world_port: int, core: int) -> Iterator[Subject]:
 
 
 @contextmanager
+def bare(world_port: int, core: int) -> Iterator[Subject]:
+    port = free_port()
+    command = [sys.executable, "-m", "bench.parts.bare", str(port), str(world_port)]
+    process = subprocess.Popen(command, cwd=TESTS)
+    os.sched_setaffinity(process.pid, {core})
+    try:
+        yield Subject("bare", Door(port, KEY), process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
 def litellm(folder: Path, world_port: int, core: int) -> Iterator[Subject]:
     port = free_port()
     process = rivals.start_litellm(folder, port, world_port, MODEL, KEY)
@@ -162,24 +176,26 @@ async def bench(folder: Path, *, with_rivals: bool) -> tuple[dict[str, float], d
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
     world_port = free_port()
-    rival = litellm(folder, world_port, cores[0]) if with_rivals else None
-    with world(world_port), atoll(folder / "home", world_port, cores[0]) as ours:
+    with world(world_port), atoll(folder / "home", world_port, cores[0]) as ours, ExitStack() as others:
         await answer(ours.door.port, f"/v1/models/{MODEL}", KEY)
         idle_mb = memory_mb(ours.pid)
         engine = Door(world_port, KEY)
-        if rival is None:
-            results = await compare([ours], engine)
-        else:
-            with rival as other:
-                await answer(other.door.port, "/health/liveliness", KEY, 120.0)
-                results = await compare([ours, other], engine)
+        subjects = [ours, others.enter_context(bare(world_port, cores[0]))]
+        if with_rivals:
+            rival = others.enter_context(litellm(folder, world_port, cores[0]))
+            await answer(rival.door.port, "/health/liveliness", KEY, 120.0)
+            subjects.append(rival)
+        results = await compare(subjects, engine)
+        others.close()
         figures: dict[str, float] = results["atoll"] | {"idle_memory_mb": idle_mb}
         figures |= await hold_streams(ours) | await soak(ours)
         await asyncio.sleep(1.0)
         counted = json.loads(await answer(ours.door.port, "/figures", KEY))
         figures |= {"requests": ours.answered, "records_lost": ours.answered - counted["records"]}
-    theirs = {f"litellm_{name}": value for name, value in results.get("litellm", {}).items()}
-    if theirs:
+    theirs = {f"{who}_{name}": v for who in results if who != "atoll" for name, v in results[who].items()}
+    for what in ("json_request", "stream_event"):
+        figures[f"{what}_ratio_bare"] = round(figures[f"cpu_us_per_{what}"] / theirs[f"bare_cpu_us_per_{what}"], 2)
+    if with_rivals:
         ratio = theirs["litellm_cpu_us_per_json_request"] / figures["cpu_us_per_json_request"]
         figures["litellm_cpu_ratio"] = round(ratio, 1)
     return figures, theirs
