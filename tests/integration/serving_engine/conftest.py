@@ -47,7 +47,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[Run
 def smollm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """An engine on a real model, where one is at hand."""
     named = os.environ.get("ATOLL_TEST_MODEL")
-    paths = [Path(named)] if named else sorted(Path("/tmp/smollm").glob("*.gguf"))
+    paths = [Path(named)] if named else []
     if not paths:
         pytest.skip("no real model here: set ATOLL_TEST_MODEL to a GGUF chat model")
     running = serve(

@@ -135,7 +135,7 @@ def test_the_order_of_the_query_rows_matters(folder: Path, model: Path) -> None:
 @pytest.fixture(scope="module")
 def real() -> Iterator[Path]:
     named = os.environ.get("ATOLL_TEST_MODEL")
-    paths = [Path(named)] if named else sorted(Path("/tmp/smollm").glob("*.gguf"))
+    paths = [Path(named)] if named else []
     if not paths:
         pytest.skip("no real model here: set ATOLL_TEST_MODEL to a GGUF chat model")
     yield paths[0]
