@@ -1,10 +1,13 @@
-"""How quickly the ledger lends and enters: `python tests/bench/ledger.py [FOLDER]`, SQLite in FOLDER and PostgreSQL.
+"""Bench `ledger`: how quickly it lends and enters, on SQLite and PostgreSQL. JSON on the last line.
 
 One caller, one ask or one batch a transaction, every one durable on SQLite; the tests' PostgreSQL does not sync.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import platform as machine
 import sys
 import tempfile
 import time
@@ -38,7 +41,8 @@ def rate(count: int, work: Callable[[], None]) -> float:
     return count / (time.perf_counter() - began)
 
 
-def measure(url: str) -> None:
+def measure(url: str) -> dict[str, float]:
+    """Grants, asks and records per second on the database at `url`."""
     database = Database(url)
     database.migrate()
     ledger, scope = Ledger(database), Store(database).everything("bench")
@@ -51,8 +55,7 @@ def measure(url: str) -> None:
             (answer,) = ledger.lease(Lease("g", "i", 0, [Ask(budget, "tokens", held[0], held[1], 0, want)]))
             held[:] = answer.slice, answer.granted
 
-    print(f"{url.partition(':')[0]}: {rate(GRANTS, lambda: lease(10_000)):.0f} grants/s,", end=" ")
-    print(f"{rate(GRANTS, lambda: lease(0)):.0f} asks/s without a grant,", end=" ")
+    figures = {"grants_per_s": rate(GRANTS, lambda: lease(10_000)), "idle_asks_per_s": rate(GRANTS, lambda: lease(0))}
     for base, size in ((0, 1000), (ROWS, 100)):
         batches = [[record(base + n + i, held[0]) for i in range(1, size + 1)] for n in range(0, ROWS, size)]
 
@@ -60,22 +63,30 @@ def measure(url: str) -> None:
             for batch in batches:
                 ledger.enter("g", batch)
 
-        print(f"{rate(ROWS, enter):.0f} records/s in batches of {size}", end="; ")
-    assert ledger.check() == []
-    print("the book balances")
+        figures[f"records_per_s_batch_{size}"] = rate(ROWS, enter)
+    assert ledger.check() == [], "the book balances"
     database.close()
+    return {name: round(value) for name, value in figures.items()}
 
 
-def main(folder: str | None) -> None:
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        measure(f"sqlite:///{place}/atoll.db")
+def main() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        figures = {f"sqlite_{name}": value for name, value in measure(f"sqlite:///{place}/atoll.db").items()}
     if (binaries := postgres.binaries()) is not None:
         cluster = postgres.Cluster(binaries)
         try:
-            measure(cluster.make())
+            figures |= {f"postgres_{name}": value for name, value in measure(cluster.make()).items()}
         finally:
             cluster.stop()
+    line = {
+        "bench": "ledger",
+        "machine": {"cpus": os.cpu_count(), "python": machine.python_version(), "arch": machine.machine()},
+        "figures": figures,
+        "rivals": {},
+        "command": "python tests/bench/ledger.py",
+    }
+    print(json.dumps(line))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    main()
