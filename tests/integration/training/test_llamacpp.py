@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -72,6 +73,11 @@ def _difference(base: Base, running: Running, tokens: list[int], count: int) -> 
     """The largest difference of the `count` likeliest tokens' log probabilities."""
     ours, theirs = _torch_odds(base, tokens), _llamacpp_odds(running, tokens, count)
     assert len(theirs) >= count - 1
+    held = [*base.causal.named_parameters(), *base.causal.named_buffers()]
+    broken = [name for name, value in held if not value.isfinite().all()]
+    assert not broken, f"loaded with numbers that are none: {broken}"
+    assert ours.isfinite().all(), f"torch computed {ours.isnan().sum()} odds that are none from sound weights"
+    assert all(math.isfinite(odds) for odds in theirs.values()), f"llama.cpp answered {theirs}"
     return max(abs(float(ours[token]) - odds) for token, odds in theirs.items())
 
 

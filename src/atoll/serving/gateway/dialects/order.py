@@ -6,6 +6,7 @@ A gateway reads an Order once, then may ask several targets with it (retries, he
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -74,7 +75,7 @@ class Translation(Protocol):
         """The last event of a stream that cannot go on."""
 
 
-class Order:
+class Order(ABC):
     """A checked request to one model. `choices` is over all prompts, `choices_per_prompt` is OpenAI's n.
 
     `prompt_bound` is never below the tokens of all prompts; `output_bound` is the most tokens asked for per choice,
@@ -154,12 +155,12 @@ class Order:
         """Where on the engine."""
         return self.endpoint.path
 
+    @abstractmethod
     def body(self, target: Target, output_max: int | None = None) -> bytes:
         """The engine's request; `output_max` bounds each choice where the client set no bound.
 
         Raises Invalid, naming the parameter, when the target cannot do what is asked.
         """
-        raise NotImplementedError
 
     def translation(self, target: Target) -> Translation | None:
         """How this target's answer becomes the client's; None: as it is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
@@ -121,7 +122,7 @@ def tokens_of(answer: dict[str, Any]) -> Tokens | None:
     return from_timings(timings) if isinstance(timings, dict) else None
 
 
-class Retelling:
+class Retelling(ABC):
     """Base of translations from chat to another dialect; `inner` is the one to chat, if the target needs one."""
 
     __slots__ = ("_inner",)
@@ -145,14 +146,18 @@ class Retelling:
             rest = self._inner.finish(rest)
         return b"".join(map(self.retell_event, sse_values(rest))) + self.end()
 
+    @abstractmethod
     def retell(self, answer: dict[str, Any]) -> bytes:
-        raise NotImplementedError
+        """The whole answer in the other dialect."""
 
+    @abstractmethod
     def retell_event(self, event: dict[str, Any]) -> bytes:
-        raise NotImplementedError
+        """The events one event becomes; may be empty."""
 
+    @abstractmethod
     def end(self) -> bytes:
-        raise NotImplementedError
+        """The last events."""
 
+    @abstractmethod
     def break_off(self, error: AtollError) -> bytes:
-        raise NotImplementedError
+        """The last event of a stream that cannot go on."""
