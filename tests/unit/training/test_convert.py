@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import threading
+import subprocess
+import sys
 from pathlib import Path
 
 import gguf
@@ -64,17 +65,17 @@ def test_a_damaged_entry_is_made_again(
 
 
 def test_two_that_convert_at_once_agree_on_one_entry(tiny_model: Path, tmp_path: Path) -> None:
-    found: list[Path] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(converted(tiny_model, "t", DIGEST, tmp_path))) for _ in "ab"
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 2 and len(set(found)) == 1
-    assert [path.name for path in (tmp_path / "bases").iterdir()] == [found[0].name]
-    assert is_whole(found[0])
+    code = (
+        "import sys; from pathlib import Path; from atoll.training.engine.convert import converted; "
+        "print(converted(Path(sys.argv[1]), 't', sys.argv[2], Path(sys.argv[3])))"
+    )
+    command = [sys.executable, "-c", code, str(tiny_model), DIGEST, str(tmp_path)]
+    two = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in "ab"]
+    found = {process.communicate(timeout=240)[0].strip() for process in two}
+    assert [process.returncode for process in two] == [0, 0]
+    (entry,) = (tmp_path / "bases").iterdir()
+    assert found == {str(entry)}
+    assert is_whole(entry)
 
 
 @pytest.mark.parametrize(

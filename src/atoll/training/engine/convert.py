@@ -3,7 +3,9 @@
 Only what is known to convert exactly is accepted: the llama family with a byte-level BPE vocabulary; anything else is
 refused by name from the header alone, before any work. The numbers are those of the file, quantisation undone.
 A cache entry is a folder named by the file's digest and the converter's version; damage is found by checksum and the
-entry made again, and of two processes that make the same entry one wins.
+entry made again, and of two processes that make the same entry one wins. A process loads one model at a time:
+transformers switches the tying of weights off while it loads, for the whole process, and of two loads side by side the
+later one may leave it off.
 """
 
 from __future__ import annotations
