@@ -29,6 +29,9 @@ from atoll.core.files import disk_full_named, replace_file
 CHUNK_BYTES = 1 << 20
 FRESH_S = 3_600.0
 """A blob younger than this is not written again to keep it from being collected."""
+FINISHED = "finished"
+"""Name of what is left of an upload that became a blob: its digest."""
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -165,6 +168,13 @@ class BlobStore:
             if _DIGEST.fullmatch(f"sha256:{folder}{name}"):
                 yield f"sha256:{folder}{name}"
 
+    def delete(self, digest: str) -> None:
+        """Delete a blob at once; whoever calls knows that nothing refers to it. Nothing happens when it is absent."""
+        try:
+            self._fs.rm_file(self.path_of(digest))
+        except FileNotFoundError:
+            return
+
     def collect(self, living: Set[str], *, now: float, grace_s: float = 86_400.0) -> list[str]:
         """Delete blobs and broken uploads that are not in `living` and older than `grace_s`; return their digests.
 
@@ -255,20 +265,48 @@ class Upload:
         return offset + len(data)
 
     def commit(self, digest: str) -> Blob:
-        """Join the parts into the blob `digest`; IntegrityError (and the parts are dropped) if they do not match."""
+        """Join the parts into the blob `digest`; IntegrityError (and the parts are dropped) if they do not match.
+
+        The parts must have the bytes even where the blob is there: who does not have them gets no blob. Finishing
+        again is answered alike for as long as broken uploads are kept.
+        """
+        if self._was_finished_as(digest):
+            return Blob(digest, self._store.size_bytes(digest))
         try:
-            if not self._store._is_fresh(digest):
+            if self._store._is_fresh(digest):
+                self._require(digest)
+            else:
                 self._store._write(digest, self._chunks())
         except IntegrityError:
             self.abort()
             raise
         self.abort()
+        self._finish(digest)
         return Blob(digest, self._store.size_bytes(digest))
 
     def abort(self) -> None:
         """Forget the upload."""
         if self._store._fs.exists(self._folder):
             self._store._fs.rm(self._folder, recursive=True)
+
+    def _require(self, digest: str) -> None:
+        checksum = hashlib.sha256()
+        for chunk in self._chunks():
+            checksum.update(chunk)
+        if f"sha256:{checksum.hexdigest()}" != digest:
+            raise IntegrityError(f"upload {self.id} does not have the bytes of {digest}", hint="send them again")
+
+    def _finish(self, digest: str) -> None:
+        """Remember what it became: the answer may be lost on its way, and then it is finished again."""
+        fs = self._store._fs
+        fs.makedirs(self._folder, exist_ok=True)
+        fs.pipe_file(f"{self._folder}/{FINISHED}", digest.encode())
+
+    def _was_finished_as(self, digest: str) -> bool:
+        try:
+            return bool(self._store._fs.cat_file(f"{self._folder}/{FINISHED}") == digest.encode())
+        except FileNotFoundError:
+            return False
 
     def _parts(self) -> list[tuple[int, int]]:
         if not self._store._fs.exists(self._folder):

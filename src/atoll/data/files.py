@@ -1,19 +1,21 @@
 """Files: bytes a project uploaded under an id, or that the platform made for it.
 
-A file is a name for a blob; while the file lives, so does the blob. What stands in a file is judged by whoever uses
-it, not here.
+A file is a name for a blob; while the file lives, so does the blob. The blob is sealed with the project's key, but for
+files made before that was so: the digest is that of the bytes as stored, the size that of the file. What stands in a
+file is judged by whoever uses it, not here.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from atoll.core.reconcile import Controller, Writer
-from atoll.core.resources import KINDS, Key, Kind, Model, Spec, Status
-from atoll.core.store import Create, MarkDeleting
+from atoll.core.resources import KINDS, Key, Kind, Model, Resource, Spec, Status
+from atoll.core.store import Create, MarkDeleting, Scope
+from atoll.governance.data_keys import REFERENCE, VARIABLE
 
 DIGEST = "^sha256:[0-9a-f]{64}$"
 Purpose = Literal["batch", "fine-tune", "user_data", "assistants", "vision", "evals", "batch_output"]
@@ -25,6 +27,7 @@ class FileSpec(Spec):
     filename: str = Field(max_length=255, description="Name it was uploaded by.")
     purpose: Purpose = Field(description="What it is for.")
     digest: str = Field(description="Blob digest.", pattern=DIGEST)
+    sealed: bool = Field(False, description="Whether the blob is sealed with the project's key.")
     size_bytes: int = Field(ge=0, description="Size, bytes.")
     expires_at: float | None = Field(None, description="Unix time at which it goes by itself.")
 
@@ -51,6 +54,7 @@ class UploadPart(Model):
 
     id: str = Field(description="Its name.")
     digest: str = Field(description="Blob digest.", pattern=DIGEST)
+    sealed: bool = Field(False, description="Whether the blob is sealed with the project's key.")
     size_bytes: int = Field(ge=0, description="Size, bytes.")
 
 
@@ -121,9 +125,29 @@ def create_file(
     *,
     digest: str,
     size_bytes: int,
+    sealed: bool = False,
     expires_at: float | None = None,
 ) -> Create:
     """The write that makes a file of a stored blob."""
     wanted = {"filename": filename, "purpose": purpose, "digest": digest, "size_bytes": size_bytes}
-    spec = FILE.parse_spec(wanted | {"expires_at": expires_at})
+    spec = FILE.parse_spec(wanted | {"sealed": sealed, "expires_at": expires_at})
     return Create("File", project, name, spec, FileStatus(phase="ready").model_dump(mode="json"))
+
+
+def is_sealed(file: Resource) -> bool:
+    """Whether the blob of a file, of this version of the platform or an older one, is sealed."""
+    return bool(file.spec.get("sealed"))
+
+
+def find_file(scope: Scope, project: str, digest: str) -> Resource | None:
+    """A living file of the project with this blob."""
+    for file in scope.find_all("File"):
+        if file.project == project and file.spec["digest"] == digest and not file.is_deleting:
+            return file
+    return None
+
+
+def give_key(workload: dict[str, Any]) -> None:
+    """Let the tasks of an engine's workload open the sealed uploads of its project."""
+    role = workload["roles"][0]
+    role["secrets"] = {**role.get("secrets", {}), VARIABLE: REFERENCE}

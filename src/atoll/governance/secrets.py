@@ -23,7 +23,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from atoll.core.errors import IntegrityError, Invalid, NotFound
 from atoll.core.files import write_bytes
+from atoll.core.resources import SYSTEM_PROJECT
+from atoll.core.sealed import DataKey
 from atoll.core.store import Scope
+from atoll.governance.data_keys import READERS, REFERENCE, DataKeys, to_text
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ class Secrets:
     def __init__(self, keys: Sequence[bytes]) -> None:
         assert keys and all(len(key) == KEY_BYTES for key in keys)
         self._ciphers = [AESGCM(key) for key in keys]
+        self._data_keys = DataKeys(keys)
 
     def seal(self, project: str, name: str, values: Mapping[str, str]) -> str:
         """The values as one text that may be stored."""
@@ -70,8 +74,11 @@ class Secrets:
         """The value `reference` (NAME/VALUE) names among the secrets of `project`.
 
         A secret the platform made for one resource is there only for what belongs to it: its owner is in `owners`.
+        The key of the project's uploads is there only for what belongs to a resource whose engine reads them.
         Invalid for no such reference, NotFound when there is no such secret or value, IntegrityError as `open`.
         """
+        if reference == REFERENCE and _may_read_uploads(scope, owners):
+            return to_text(self.data_keys(scope, project))
         name, value_name = parse_reference(reference)
         found = scope.find("Secret", name, project)
         if found is None or found.is_deleting or (found.owner is not None and found.owner not in owners):
@@ -85,6 +92,12 @@ class Secrets:
                 f"secret {name!r} of project {project!r} has no value {value_name!r}", hint=f"it has {known}"
             )
         return values[value_name]
+
+    def data_keys(self, scope: Scope, project: str) -> list[DataKey]:
+        """The keys of the project's uploads, newest first; NotFound when there is no such project."""
+        if project == SYSTEM_PROJECT:
+            return self._data_keys.of(project)
+        return self._data_keys.of(scope.get("Project", project, SYSTEM_PROJECT).uid)
 
 
 def parse_reference(reference: str) -> tuple[str, str]:
@@ -129,6 +142,11 @@ def load_keys(path: Path, given: str = "") -> list[bytes]:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         log.warning("others may read %s; close it with: chmod 600 %s", path, path)
     return [_key(line, str(path)) for line in path.read_text().split("\n") if line.strip()] or [_key("", str(path))]
+
+
+def _may_read_uploads(scope: Scope, owners: Collection[str]) -> bool:
+    found = (scope.by_uid(uid) for uid in owners if uid)
+    return any(owner is not None and owner.kind in READERS for owner in found)
 
 
 def _key(text: str, origin: str) -> bytes:

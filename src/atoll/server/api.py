@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from atoll import __version__
-from atoll.core.errors import AtollError, Conflict, Invalid
+from atoll.core.errors import AtollError, Conflict, Forbidden, Invalid
 from atoll.core.resources import KINDS, Key, Kind, Resource, check_name
 from atoll.core.store import Change, Create, MarkDeleting, Scope, SetSpec, Write
 from atoll.server.access import CentreOf, Identified, Reader, Tenant, Writer, kind_in, may_still_read, writable
@@ -190,6 +190,8 @@ def _planned(tenant: Tenant, manifest: Manifest) -> tuple[dict[str, Any], list[W
     name = check_name(manifest.name)
     spec = kind.parse_spec(manifest.spec)
     existing = tenant.scope.find(kind.name, name)
+    if existing is not None and existing.owner is not None and kind.name == "Workload":  # with its owner's keys
+        raise Forbidden(f"{existing.key} is what the platform runs for another resource", hint="change its owner")
     kind.guard(tenant.identity, tenant.project, spec, existing.spec if existing else None)
     change: dict[str, Any] = {"kind": kind.name, "name": name, "action": "unchanged", "fields": []}
     if existing is None:

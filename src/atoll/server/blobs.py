@@ -1,4 +1,8 @@
-"""Routes of blobs: resumable upload and download of content-addressed bytes."""
+"""Routes of blobs: resumable upload of content-addressed bytes; download for administrators alone.
+
+A digest gives nobody a right to the bytes: tenants read what they may through what refers to it, as files of /v1/files
+and of dataset versions.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from atoll.core.blobs import CHUNK_BYTES
-from atoll.core.errors import Invalid, TooLarge
+from atoll.core.errors import Forbidden, Invalid, TooLarge
 from atoll.server.access import CentreOf, Reader, Writer
 from atoll.server.api import Body
 
@@ -63,9 +67,11 @@ def finish_upload(centre: CentreOf, _: Writer, upload_id: str, finished: Finishe
 
 @router.get("/blobs/{digest}", response_model=None)
 def download(
-    centre: CentreOf, _: Reader, digest: str, range_header: Annotated[str, Header(alias="Range")] = ""
+    centre: CentreOf, tenant: Reader, digest: str, range_header: Annotated[str, Header(alias="Range")] = ""
 ) -> StreamingResponse:
-    """The bytes of a blob; `Range: bytes=N-` goes on from N."""
+    """The bytes of a blob as they are stored, for administrators; `Range: bytes=N-` goes on from N."""
+    if not tenant.identity.is_admin:
+        raise Forbidden("blobs are read by their digests by administrators only", hint="read the file or the version")
     size_bytes = centre.blobs.size_bytes(digest)
     start = _start_of(range_header, size_bytes)
     headers = {"Content-Length": str(size_bytes - start), "Accept-Ranges": "bytes", "ETag": f'"{digest}"'}

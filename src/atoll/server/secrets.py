@@ -10,6 +10,7 @@ from pydantic import Field
 from atoll.core.errors import Invalid
 from atoll.core.resources import check_name
 from atoll.core.store import Create, Remove, SetSpec, Write
+from atoll.governance.data_keys import RESERVED
 from atoll.governance.resources import SECRET
 from atoll.governance.secrets import changed
 from atoll.server.access import CentreOf, Manager
@@ -30,6 +31,8 @@ class Values(Body):
 def set_secret(centre: CentreOf, tenant: Manager, wanted: Values) -> dict[str, Any]:
     """Make a secret or change some of its values; the answer has their names."""
     name = check_name(wanted.name)
+    if name.startswith(RESERVED):
+        raise Invalid(f"secret {name!r}: names with {RESERVED} are the platform's own", field="name", hint="rename it")
     found = tenant.scope.find("Secret", name)
     before = centre.secrets.open(tenant.project, name, found.spec["sealed"]) if found else {}
     values = changed(before, wanted.values)

@@ -14,24 +14,22 @@ import orjson
 from pydantic import Field
 
 from atoll.compute.jobs import CANCEL, JobController, engine_workload
+from atoll.compute.run_keys import close_key, key_reference, open_key, payer_of
 from atoll.core.blobs import BlobStore
-from atoll.core.errors import Forbidden, Invalid
+from atoll.core.errors import Invalid
 from atoll.core.reconcile import Writer
 from atoll.core.resources import KINDS, Key, Kind, Resource, Spec, Status
-from atoll.core.store import Create, MarkDeleting, SetSpec, Write
-from atoll.data.files import create_file
-from atoll.governance.keys import hash_of, is_valid, new_key
-from atoll.governance.resources import API_KEY, SECRET
+from atoll.core.store import Write
+from atoll.data.files import create_file, give_key
 from atoll.governance.secrets import Secrets
+from atoll.governance.uploads import Uploads
 
 BatchEndpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/rerank"]
 
 ENDING_S = 600.0
 """After its window, or after it was asked to end, a batch has so long to put its results together."""
 
-KEY_VARIABLE, KEY_VALUE = "ATOLL_BATCH_KEY", "KEY"
-"""Where the task finds its key, and what the value is called in the batch's secret."""
-
+KEY_VARIABLE = "ATOLL_BATCH_KEY"
 LINE_BYTES_MAX = 32 << 20
 RESTART = {"limit": 1000, "backoff_min_s": 0.5, "backoff_max_s": 30.0}
 
@@ -41,6 +39,7 @@ class BatchSpec(Spec):
 
     input_file: str = Field(description="File with the requests, one JSON object a line.")
     digest: str = Field(description="Blob digest of that file.", pattern="^sha256:[0-9a-f]{64}$")
+    sealed: bool = Field(False, description="Whether that blob is sealed with the project's key.")
     endpoint: BatchEndpoint = Field(description="Path every request asks.")
     window_s: float = Field(86_400.0, gt=0, description="It ends after so long, done or not; seconds.")
     metadata: dict[str, str] = Field(default_factory=dict, description="What its maker noted.")
@@ -99,21 +98,24 @@ class BatchController(JobController):
         if batch is None or batch.phase not in ("succeeded", "failed"):
             return super().reconcile(key, world)
         is_closed = world.clock.now() - batch.updated_at > ENDING_S  # not looked at for ever
-        if not is_closed and (closing := _closing(batch, world)):
+        if not is_closed and (closing := close_key(batch, world)):
             world.write(*closing)
         return None
 
     def workload_for(self, run: Resource, world: Writer) -> tuple[dict[str, Any], dict[str, Any]]:
         spec = run.spec
-        with self._blobs.open(spec["digest"]) as stream:
-            model = model_of(stream)
-        world.write(*self._key(run, model, world))
+        model = self._model_asked(run, world)
+        limits = payer_of(run, model, world).spec["limits"]
+        ends_at = run.created_at + spec["window_s"] + 2 * ENDING_S
+        options = {"expires_at": ends_at, "charged_to": spec["creator"], "limits": limits}
+        world.write(*open_key(run, [model], self._secrets, world, **options))
         wanted = {
             "batch": run.name,
             "project": run.project,
             "door": self._door,
             "endpoint": spec["endpoint"],
             "file": spec["digest"],
+            "sealed": spec.get("sealed", False),
             "model": model,
             "expires_at": run.created_at + spec["window_s"],
             "parallel": spec["parallel"],
@@ -121,33 +123,15 @@ class BatchController(JobController):
         workload = engine_workload(
             "atoll.serving.engine.batch", wanted, cpu=0.05, memory_bytes=64 << 20, restart=RESTART
         )
-        workload["roles"][0]["secrets"] = {KEY_VARIABLE: f"{_key_name(run)}/{KEY_VALUE}"}
+        workload["roles"][0]["secrets"] = {KEY_VARIABLE: key_reference(run)}
+        give_key(workload)
         return workload, {"model": model}
 
-    def _key(self, batch: Resource, model: str, world: Writer) -> list[Write]:
-        """The writes of a key for the batch alone, and of the secret its task reads it from."""
-        payer = _checked_payer(batch, model, world)
-        value = new_key()
-        name = _key_name(batch)
-        key = {
-            "description": f"works off {batch.name}",
-            "role": "member",
-            "models": [model],
-            "limits": payer.spec["limits"],
-            "priority": "batch",
-            "expires_at": batch.created_at + batch.spec["window_s"] + 2 * ENDING_S,
-            "charged_to": batch.spec["creator"],
-            "sha256": hash_of(value),
-        }
-        secret = {
-            "description": f"key of {batch.name}",
-            "names": [KEY_VALUE],
-            "sealed": self._secrets.seal(batch.project, name, {KEY_VALUE: value}),
-        }
-        return [
-            _put(batch, "ApiKey", API_KEY.parse_spec(key), world),
-            _put(batch, "Secret", SECRET.parse_spec(secret), world),
-        ]
+    def _model_asked(self, run: Resource, world: Writer) -> str:
+        is_sealed = bool(run.spec.get("sealed"))
+        keys = self._secrets.data_keys(world.scope, run.project) if is_sealed else ()
+        with Uploads(self._blobs, keys).open(run.spec["digest"], is_sealed=is_sealed) as stream:
+            return model_of(stream)
 
     def finish(self, run: Resource, workload: Resource, world: Writer) -> tuple[dict[str, Any], list[Write]]:
         result = workload.status["result"]
@@ -229,40 +213,6 @@ def _model_in(line: bytes, number: int) -> str:
 def _wrong_line(code: str, message: str, line: int) -> Invalid:
     error = {"code": code, "line": line, "message": message, "param": None}
     return Invalid(f"line {line}: {message}", field="input_file_id", errors=[error])
-
-
-def _checked_payer(batch: Resource, model: str, world: Writer) -> Resource:
-    """The key that made the batch; Forbidden when it may no longer ask the model, or never might."""
-    project, _, name = batch.spec["creator"].partition("/")
-    creator = world.scope.find("ApiKey", name, project)
-    if creator is None or not is_valid(creator, world.clock.now()):
-        raise Forbidden(f"key {batch.spec['creator']} made this batch and is no longer valid")
-    if creator.spec["models"] is not None and model not in creator.spec["models"]:
-        raise Forbidden(f"key {name} may not call model {model!r}", hint="use a key that may")
-    return creator
-
-
-def _put(batch: Resource, kind: str, spec: dict[str, Any], world: Writer) -> Write:
-    """The write that makes the batch's own `kind`, or renews what an earlier try left."""
-    existing = world.scope.find(kind, _key_name(batch), batch.project)
-    if existing is None:
-        return Create(kind, batch.project, _key_name(batch), spec, {"phase": "ready"}, owner=batch.uid)
-    return SetSpec(existing, spec, reason="Renewed")
-
-
-def _closing(batch: Resource, world: Writer) -> list[Write]:
-    """What ends with the batch: its key is refused, its secret goes."""
-    key, secret = (world.scope.find(kind, _key_name(batch), batch.project) for kind in ("ApiKey", "Secret"))
-    writes: list[Write] = []
-    if key is not None and not key.spec["revoked"] and not key.is_deleting:
-        writes.append(SetSpec(key, key.spec | {"revoked": True}, reason="Revoked"))
-    if secret is not None and not secret.is_deleting:
-        writes.append(MarkDeleting(secret))
-    return writes
-
-
-def _key_name(batch: Resource) -> str:
-    return f"key-{batch.name}"
 
 
 def _result_file(batch: Resource, name: str) -> str:

@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import Any
 
 import pytest
 
+from atoll.core.sealed import DataKey, SealedBlobs
+from atoll.governance.data_keys import VARIABLE, to_text
+from atoll.serving.engine import batch
 from running import until
 from task_folder import TaskFolder
 
 KEY = {"ATOLL_BATCH_KEY": "sk-atoll-test"}
-Reply = tuple[int, dict[str, Any], dict[str, str]]
+Reply = tuple[int, Any, dict[str, str]]
 WELL: Reply = (200, {"ok": True}, {})
 
 
@@ -77,7 +81,7 @@ class Door:
                 status, value, headers = reply
                 data = json.dumps(value).encode()
                 self.send_response(status)
-                for name, text in {**headers, "Content-Length": str(len(data))}.items():
+                for name, text in {"Content-Length": str(len(data)), **headers}.items():
                     self.send_header(name, text)
                 self.end_headers()
                 self.wfile.write(data)
@@ -122,6 +126,22 @@ def wanted(folder: TaskFolder, door: Door, count: int, **fields: Any) -> dict[st
 def lines_of(folder: TaskFolder, result: dict[str, Any], name: str) -> list[dict[str, Any]]:
     stored = result[name]
     return [json.loads(line) for line in folder.store.read(stored["digest"]).splitlines()] if stored else []
+
+
+def test_a_sealed_file_is_worked_off_and_nothing_of_it_or_its_answers_is_stored_in_clear(
+    folder: TaskFolder, door: Door
+) -> None:
+    key = DataKey(bytes(range(32)))
+    line = {"custom_id": "very-private", "method": "POST", "url": "/v1/embeddings", "body": {"model": "m", "input": 1}}
+    sealed = SealedBlobs(folder.store, [key])
+    digest = sealed.put_stream([json.dumps(line).encode()], 1000).digest
+    code, result = folder.run(wanted(folder, door, 1, file=digest, sealed=True), **KEY, **{VARIABLE: to_text([key])})
+    assert code == 0 and result["output"]["sealed"] is True, result
+    with sealed.open(result["output"]["digest"]) as stream:
+        answer = stream.read()
+    assert json.loads(answer)["custom_id"] == "very-private" and len(answer) == result["output"]["size_bytes"]
+    stored = [folder.store.read(found) for found in folder.store.digests()]
+    assert len(stored) == 3 and not any(b"very-private" in data for data in stored)
 
 
 def test_requests_go_out_side_by_side_as_batch_with_the_batchs_key(folder: TaskFolder, door: Door) -> None:
@@ -174,6 +194,30 @@ def test_a_failing_engine_is_asked_again_and_at_last_believed(folder: TaskFolder
     (failed,) = lines_of(folder, result, "error")
     assert (failed["custom_id"], failed["response"]["status_code"]) == ("c1", 500)
     assert sum(body["input"] == 1 for body in door.asked) == 5
+
+
+def test_only_an_answer_that_came_counts(folder: TaskFolder, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is cut off is asked again for as long as it takes; one that is no answer is believed at last."""
+    tries: Counter[int] = Counter()
+
+    def decide(body: dict[str, Any], count: int) -> Reply:
+        tries[body["input"]] += 1
+        if body["input"] == 1:
+            return 200, ["no", "object"], {}
+        is_cut_off = body["input"] == 2 and tries[2] <= batch.TRIES_MAX + 2
+        return (200, {"ok": True}, {"Content-Length": "4000", "Connection": "close"}) if is_cut_off else WELL
+
+    door.decide = decide
+    given = wanted(folder, door, 3, parallel=1)
+    folder.prepare(given)
+    monkeypatch.setattr(batch, "AGAIN_S", 0.01)
+    monkeypatch.setenv("ATOLL_TASK_DIR", str(folder.path))
+    (folder.root / "work").mkdir()
+    result = batch.Run(given, "sk-atoll-test", folder.store, folder.root / "work").run()
+    assert (result["counts"], tries) == ({"total": 3, "completed": 2, "failed": 1}, {0: 1, 1: 5, 2: 8})
+    (failed,) = lines_of(folder, result, "error")
+    assert (failed["custom_id"], failed["response"]["status_code"]) == ("c1", 502)
+    assert "not a JSON object" in failed["response"]["body"]["error"]["message"]
 
 
 def test_at_the_end_of_its_window_the_rest_is_given_up_by_name(folder: TaskFolder, door: Door) -> None:

@@ -79,7 +79,7 @@ def test_a_batch_comes_back_in_the_order_it_was_asked(door: openai.OpenAI, up: P
 def test_its_key_can_only_this_and_ends_with_it(door: openai.OpenAI, up: Platform) -> None:
     done = ended(door, begin(door, [line(0)]))
     with up.client() as client:
-        key = client.get("ApiKey", f"key-{done.id}")
+        key = client.get("ApiKey", f"key-batch-{done.id}")
         assert (key.spec["models"], key.spec["priority"]) == (["tiny"], "batch")
         assert key.spec["charged_to"] == "default/admin"
         until(lambda: client.get("ApiKey", key.name).spec["revoked"], "the key to be revoked")

@@ -148,6 +148,21 @@ def test_a_finished_upload_can_be_finished_again(blobs: BlobStore) -> None:
     assert upload.commit(digest_of(DATA)) == upload.commit(digest_of(DATA))
 
 
+def test_who_lacks_the_bytes_gets_no_blob_though_it_is_there(blobs: BlobStore) -> None:
+    stored = blobs.put_bytes(DATA)
+    nothing, other = blobs.upload(), blobs.upload()
+    other.append(0, DATA[:-1] + b"!")
+    for upload in (nothing, other):
+        with pytest.raises(IntegrityError, match="does not have the bytes"):
+            upload.commit(stored.digest)
+    assert other.size_bytes == 0 and blobs.read(stored.digest) == DATA
+    upload = blobs.upload()
+    upload.append(0, DATA)
+    assert upload.commit(stored.digest) == stored == blobs.upload(upload.id).commit(stored.digest)
+    with pytest.raises(IntegrityError):
+        blobs.upload(upload.id).commit(blobs.put_bytes(b"else").digest)
+
+
 def test_a_part_at_the_wrong_place_is_refused_with_the_right_one(blobs: BlobStore) -> None:
     upload = blobs.upload()
     upload.append(0, DATA[:1000])

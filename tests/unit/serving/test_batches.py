@@ -14,9 +14,10 @@ from atoll.core.blobs import BlobStore
 from atoll.core.clock import VirtualClock
 from atoll.core.collect import Collector
 from atoll.core.reconcile import Loop
-from atoll.core.resources import Resource
+from atoll.core.resources import SYSTEM_PROJECT, Resource
+from atoll.core.sealed import SealedBlobs
 from atoll.core.store import Create, Remove, SetSpec, SetStatus, Store
-from atoll.governance.resources import API_KEY
+from atoll.governance.resources import API_KEY, PROJECT
 from atoll.governance.secrets import Secrets
 from atoll.server import kinds
 from atoll.serving.batches import BATCH, ENDING_S, BatchController, BatchStatus
@@ -43,7 +44,15 @@ class Office:
         self.scope.write([write])
 
     def begin(self, content: bytes = json.dumps(LINE).encode()) -> Resource:
-        wanted = {"input_file": "file-1", "digest": self.blobs.put_bytes(content).digest, "endpoint": "/v1/embeddings"}
+        return self.begin_stored(self.blobs.put_bytes(content).digest)
+
+    def begin_sealed(self, content: bytes) -> Resource:
+        self.scope.write([Create("Project", SYSTEM_PROJECT, "red", PROJECT.parse_spec({}), {"phase": "ready"})])
+        keys = self.secrets.data_keys(self.scope, "red")
+        return self.begin_stored(SealedBlobs(self.blobs, keys).put_stream([content], 1 << 20).digest, sealed=True)
+
+    def begin_stored(self, digest: str, **fields: Any) -> Resource:
+        wanted = {"input_file": "file-1", "digest": digest, "endpoint": "/v1/embeddings", **fields}
         spec = BATCH.parse_spec({**wanted, "creator": "red/key-1", "window_s": 1000.0, "results_kept_s": 60.0})
         self.scope.write([Create("Batch", "red", "batch-1", spec, BatchStatus().model_dump(mode="json"))])
         return self.run()
@@ -63,7 +72,7 @@ class Office:
     def batch(self) -> Resource:
         return self.scope.get("Batch", "batch-1", "red")
 
-    def find(self, kind: str, name: str = "key-batch-1") -> Resource | None:
+    def find(self, kind: str, name: str = "key-batch-batch-1") -> Resource | None:
         return self.scope.find(kind, name, "red")
 
     def workload(self) -> Resource | None:
@@ -71,7 +80,7 @@ class Office:
 
     def secret(self) -> str:
         """The key as the batch's task reads it."""
-        return self.secrets.value(self.scope, "red", "key-batch-1/KEY", owners=(self.batch.uid,))
+        return self.secrets.value(self.scope, "red", "key-batch-batch-1/KEY", owners=(self.batch.uid,))
 
     def report(self, phase: str, **status: Any) -> Resource:
         workload = self.workload()
@@ -106,10 +115,21 @@ def test_a_batch_gets_a_key_of_its_own_that_its_task_reads_from_a_secret(office:
     assert (key.owner, key.spec["models"], key.spec["priority"]) == (batch.uid, ["m"], "batch")
     assert (key.spec["charged_to"], key.spec["limits"]["requests_per_minute"]) == ("red/key-1", 7)
     (role,) = workload.spec["roles"]
-    assert role["secrets"] == {"ATOLL_BATCH_KEY": "key-batch-1/KEY"}
+    assert role["secrets"] == {"ATOLL_UPLOADS_KEY": "atoll-uploads/KEY", "ATOLL_BATCH_KEY": "key-batch-batch-1/KEY"}
     assert role["input"]["expires_at"] == batch.created_at + 1000
     assert office.secret().startswith("sk-atoll-")
     assert batch.status["model"] == "m"
+
+
+def test_the_model_is_read_from_a_sealed_file_and_the_task_is_told(office: Office) -> None:
+    batch = office.begin_sealed(json.dumps(LINE).encode())
+    workload = office.workload()
+    assert workload is not None and workload.spec["roles"][0]["input"]["sealed"] is True
+    assert batch.status["model"] == "m"
+    stored = {**result(office)["output"], "sealed": True}
+    office.report("succeeded", result=result(office, output=stored))
+    (file,) = office.scope.find_all("File")
+    assert file.spec["sealed"] is True
 
 
 def test_results_become_files_once_and_the_key_ends(office: Office) -> None:

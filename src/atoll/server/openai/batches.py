@@ -12,6 +12,7 @@ from atoll.compute.jobs import CANCEL
 from atoll.core.errors import Conflict, Invalid
 from atoll.core.resources import Resource
 from atoll.core.store import Create, SetSpec
+from atoll.data.files import is_sealed
 from atoll.server.access import CentreOf, Tenant
 from atoll.server.openai.errors import RESPONSES
 from atoll.server.openai.pages import After, Limit, Metadata, Page, cut, page
@@ -110,6 +111,7 @@ def create(tenant: Member, wanted: NewBatch) -> BatchObject:
         {
             "input_file": file.name,
             "digest": file.spec["digest"],
+            "sealed": is_sealed(file),
             "endpoint": wanted.endpoint,
             "window_s": _window_s(wanted.completion_window),
             "metadata": wanted.metadata or {},

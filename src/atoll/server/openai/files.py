@@ -1,28 +1,32 @@
-"""Routes of files: uploaded as multipart forms, streamed to the blob store, listed, read, deleted."""
+"""Routes of files: uploaded as multipart forms, sealed into the blob store, listed, read, deleted.
+
+The form's file is spooled in TMPDIR while it comes; nothing else of it is written in clear.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO, Annotated, Literal, get_args
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from atoll.core.blobs import CHUNK_BYTES, Blob, BlobStore
+from atoll.core.blobs import CHUNK_BYTES
 from atoll.core.errors import Invalid, TooLarge
 from atoll.core.files import disk_full_named
 from atoll.core.resources import Resource
+from atoll.core.sealed import SealedBlob, SealedBlobs
 from atoll.core.store import MarkDeleting
-from atoll.data.files import Purpose, create_file, new_file_id
+from atoll.data.files import Purpose, create_file, is_sealed, new_file_id
 from atoll.server.access import CentreOf
+from atoll.server.datasets import part_of
 from atoll.server.openai.errors import RESPONSES
 from atoll.server.openai.pages import After, Order, Page, cut, page
 from atoll.server.openai.project import Member, Viewer, find
@@ -93,7 +97,8 @@ async def create(centre: CentreOf, tenant: Member, request: Request) -> FileObje
             raise Invalid("file is missing, or is not a file", field="file", hint="send multipart/form-data")
         purpose = _purpose(form.get("purpose"))
         expires_in_s = _expires_in_s(form)
-        blob = await run_in_threadpool(store_stream, centre.blobs, upload.file, centre.settings.file_bytes_max)
+        sealed = await run_in_threadpool(centre.sealed_blobs, tenant.project)
+        blob = await run_in_threadpool(store_stream, sealed, upload.file, centre.settings.file_bytes_max)
         filename = plain_name(upload.filename)
     finally:
         await form.close()
@@ -106,6 +111,7 @@ async def create(centre: CentreOf, tenant: Member, request: Request) -> FileObje
         purpose,
         digest=blob.digest,
         size_bytes=blob.size_bytes,
+        sealed=True,
         expires_at=expires_at,
     )
     await run_in_threadpool(tenant.scope.write, [write])
@@ -143,14 +149,24 @@ def delete(tenant: Member, name: str) -> Deleted:
 @router.get(
     "/{name}/content",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/octet-stream": {}}, "description": "The bytes."}},
+    responses={
+        200: {"content": {"application/octet-stream": {}}, "description": "The bytes."},
+        206: {"content": {"application/octet-stream": {}}, "description": "The bytes of the range."},
+    },
 )
-def content(centre: CentreOf, tenant: Viewer, name: str) -> StreamingResponse:
-    """The bytes of a file."""
+def content(
+    centre: CentreOf, tenant: Viewer, name: str, range_header: Annotated[str, Header(alias="Range")] = ""
+) -> StreamingResponse:
+    """The bytes of a file; `Range: bytes=A-B` gives some of them."""
     file = find(tenant, "File", name, "File object")
-    headers = {"Content-Length": str(centre.blobs.size_bytes(file.spec["digest"]))}
-    chunks = _chunks(centre.blobs.open(file.spec["digest"]))
-    return StreamingResponse(chunks, 200, headers, media_type="application/octet-stream")
+    size_bytes = file.spec["size_bytes"]
+    start, stop = part_of(range_header, size_bytes)
+    headers = {"Content-Length": str(stop - start), "Accept-Ranges": "bytes"}
+    if range_header:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size_bytes}"
+    stream = centre.uploads(tenant.project).open(file.spec["digest"], is_sealed=is_sealed(file))
+    status = 206 if range_header else 200
+    return StreamingResponse(_chunks(stream, start, stop), status, headers, media_type="application/octet-stream")
 
 
 def file_object(file: Resource) -> FileObject:
@@ -182,24 +198,9 @@ async def read_form(request: Request, bytes_max: int, param: str = "file") -> Fo
         raise Invalid(f"the form cannot be read: {words}", field=param, hint="send multipart/form-data") from error
 
 
-def store_stream(blobs: BlobStore, stream: IO[bytes], bytes_max: int) -> Blob:
-    """The bytes of `stream` as a blob; little of them in memory at a time."""
-    return store_parts(blobs, iter(lambda: stream.read(PART_BYTES), b""), bytes_max)
-
-
-def store_parts(blobs: BlobStore, parts: Iterator[bytes], bytes_max: int) -> Blob:
-    """The bytes of `parts`, one after the other, as a blob; TooLarge beyond `bytes_max`."""
-    upload = blobs.upload()
-    checksum = hashlib.sha256()
-    size_bytes = 0
-    for part in parts:
-        checksum.update(part)
-        size_bytes += len(part)
-        if size_bytes > bytes_max:
-            upload.abort()
-            raise _too_large(bytes_max)
-        upload.append(size_bytes - len(part), part)
-    return upload.commit(f"sha256:{checksum.hexdigest()}")
+def store_stream(blobs: SealedBlobs, stream: IO[bytes], bytes_max: int) -> SealedBlob:
+    """The bytes of `stream` as a sealed blob, little of them in memory at a time; TooLarge beyond `bytes_max`."""
+    return blobs.put_stream(iter(lambda: stream.read(PART_BYTES), b""), bytes_max)
 
 
 async def _bounded(stream: AsyncIterator[bytes], bytes_max: int) -> AsyncGenerator[bytes, None]:
@@ -239,7 +240,9 @@ def _expires_in_s(form: FormData) -> int | None:
     return int(seconds)
 
 
-def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+def _chunks(stream: IO[bytes], start: int, stop: int) -> Iterator[bytes]:
     with stream:
-        while chunk := stream.read(CHUNK_BYTES):
+        stream.seek(start)
+        while start < stop and (chunk := stream.read(min(CHUNK_BYTES, stop - start))):
+            start += len(chunk)
             yield chunk

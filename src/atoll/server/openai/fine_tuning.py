@@ -16,6 +16,7 @@ from atoll.core.errors import AtollError, Conflict, Invalid, NotFound
 from atoll.core.resources import Resource
 from atoll.core.store import Create, SetSpec, Write
 from atoll.data import controllers as data
+from atoll.data.files import is_sealed
 from atoll.data.imports import DATASET_IMPORT, DatasetImportStatus
 from atoll.models import library
 from atoll.server.access import CentreOf, Tenant
@@ -180,8 +181,10 @@ def _dataset(tenant: Tenant, training: str, validation: str | None) -> tuple[str
         if existing.phase != "failed":
             return name, []
         raise Invalid(f"{files[0].name}: {existing.status['reason']}", field="training_file")
-    wanted = {"dataset": name, "train": files[0].spec["digest"]}
-    spec = DATASET_IMPORT.parse_spec(wanted | {"heldout": files[1].spec["digest"] if validation else ""})
+    given = dict(zip(("train", "heldout"), files, strict=False))
+    wanted: dict[str, object] = {side: file.spec["digest"] for side, file in given.items()}
+    sealed = [side for side, file in given.items() if is_sealed(file)]
+    spec = DATASET_IMPORT.parse_spec({"dataset": name, "sealed": sealed, **wanted})
     writes: list[Write] = []
     if tenant.scope.find("Dataset", name) is None:
         status = {"phase": "pending", "reason": "", "observed_generation": 0, "versions": [], "latest": ""}

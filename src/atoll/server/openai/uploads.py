@@ -12,16 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
-from atoll.core.blobs import Blob, BlobStore
 from atoll.core.errors import Conflict, Invalid, NotFound, TooLarge
 from atoll.core.resources import Resource
+from atoll.core.sealed import SealedBlob
 from atoll.core.store import Create, SetSpec, Write
 from atoll.data.files import UPLOAD, Purpose, UploadStatus, create_file, new_file_id
+from atoll.governance.uploads import Uploads
 from atoll.server.access import CentreOf, Tenant
 from atoll.server.centre import Centre
 from atoll.server.openai.batches import ExpiresAfter
 from atoll.server.openai.errors import RESPONSES
-from atoll.server.openai.files import FileObject, file_object, plain_name, read_form, store_parts, store_stream
+from atoll.server.openai.files import FileObject, file_object, plain_name, read_form, store_stream
 from atoll.server.openai.project import Member, find
 
 router = APIRouter(prefix="/v1/uploads", tags=["files"], responses=RESPONSES)
@@ -122,12 +123,14 @@ async def add_part(centre: CentreOf, tenant: Member, request: Request, name: str
         data = form.get("data")
         if not isinstance(data, UploadFile):
             raise Invalid("data is missing, or is not a file", field="data", hint="send multipart/form-data")
-        blob = await run_in_threadpool(store_stream, centre.blobs, data.file, PART_BYTES_MAX)
+        sealed = await run_in_threadpool(centre.sealed_blobs, tenant.project)
+        blob = await run_in_threadpool(store_stream, sealed, data.file, PART_BYTES_MAX)
     finally:
         await form.close()
-    part = {"id": f"part-{secrets.token_hex(12)}", "digest": blob.digest, "size_bytes": blob.size_bytes}
+    name_of_part = f"part-{secrets.token_hex(12)}"
+    part = {"id": name_of_part, "digest": blob.digest, "sealed": True, "size_bytes": blob.size_bytes}
     await run_in_threadpool(_note_part, tenant, name, part)
-    return PartObject(id=part["id"], created_at=int(centre.clock.now()), upload_id=name)
+    return PartObject(id=name_of_part, created_at=int(centre.clock.now()), upload_id=name)
 
 
 @router.post("/{name}/complete")
@@ -145,6 +148,7 @@ def complete(centre: CentreOf, tenant: Member, name: str, wanted: Completion) ->
             upload.spec["purpose"],
             digest=blob.digest,
             size_bytes=blob.size_bytes,
+            sealed=True,
             expires_at=None if kept_s is None else centre.clock.now() + kept_s,
         ),
         SetSpec(upload, upload.spec | {"state": "completed", "file": file, "parts": []}, reason="Completed"),
@@ -182,7 +186,7 @@ def _note_part(tenant: Tenant, name: str, part: dict[str, Any]) -> None:
         return
 
 
-def _joined(centre: Centre, upload: Resource, wanted: Completion) -> Blob:
+def _joined(centre: Centre, upload: Resource, wanted: Completion) -> SealedBlob:
     known = {part["id"]: part for part in upload.spec["parts"]}
     for part_id in wanted.part_ids:
         if part_id not in known:
@@ -193,15 +197,16 @@ def _joined(centre: Centre, upload: Resource, wanted: Completion) -> Blob:
         words = f"the parts have {size_bytes} bytes together, the upload was to have {upload.spec['size_bytes']}"
         raise Invalid(words, field="part_ids", hint="name every part once, in order")
     checksum = hashlib.md5(usedforsecurity=False)
-    blob = store_parts(centre.blobs, _bytes(centre.blobs, parts, checksum), centre.settings.file_bytes_max)
+    plain = _bytes(centre.uploads(upload.project), parts, checksum)
+    blob = centre.sealed_blobs(upload.project).put_stream(plain, centre.settings.file_bytes_max)
     if wanted.md5 is not None and checksum.hexdigest() != wanted.md5.lower():
         raise Invalid(f"the file's MD5 is {checksum.hexdigest()}, not {wanted.md5}", field="md5", hint="send it again")
     return blob
 
 
-def _bytes(blobs: BlobStore, parts: list[dict[str, Any]], checksum: Any) -> Iterator[bytes]:
+def _bytes(uploads: Uploads, parts: list[dict[str, Any]], checksum: Any) -> Iterator[bytes]:
     for part in parts:
-        with blobs.open(part["digest"]) as stream:
+        with uploads.open(part["digest"], is_sealed=part.get("sealed", False)) as stream:
             while chunk := stream.read(READ_BYTES):
                 checksum.update(chunk)
                 yield chunk

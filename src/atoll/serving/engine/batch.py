@@ -12,16 +12,20 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from atoll.core import task
 from atoll.core.blobs import BlobStore
+from atoll.core.door import CUT_OFF, Door, Reply
 from atoll.core.errors import Invalid, Unavailable
-from atoll.serving.engine.batch_door import Answer, Door
+from atoll.core.sealed import DataKey
+from atoll.governance.data_keys import from_environment
+from atoll.governance.uploads import Uploads
 from atoll.serving.engine.batch_journal import Journal
 from atoll.serving.engine.batch_pace import Pace
 from atoll.serving.engine.batch_requests import Request, Requests
@@ -32,6 +36,7 @@ KNOWN_WITHIN_S = 30.0
 
 LOOK_EVERY_S = 1.0
 DRAIN_S = 20.0
+AGAIN_S = 2.0
 TRIES_MAX = 5
 """An answer that says the engine failed counts after so many tries."""
 
@@ -51,12 +56,14 @@ class End:
 
 
 class Run:
-    """One attempt at a batch. `key` opens the door; `work` outlives the attempt."""
+    """One attempt at a batch. `key` opens the door, `data_keys` sealed uploads; `work` outlives the attempt."""
 
-    def __init__(self, wanted: Mapping[str, Any], key: str, store: BlobStore, work: Path) -> None:
+    def __init__(
+        self, wanted: Mapping[str, Any], key: str, store: BlobStore, work: Path, data_keys: Sequence[DataKey] = ()
+    ) -> None:
         self._wanted = wanted
         self._key = key
-        self._store = store
+        self._uploads = Uploads(store, data_keys)
         self._work = work
         self._end = End()
         self._known_within_s = float(wanted.get("known_within_s", KNOWN_WITHIN_S))
@@ -69,7 +76,8 @@ class Run:
     def run(self) -> dict[str, Any]:
         """Do what is left and return the result; Invalid names what is wrong with the file or the model."""
         task.report_progress("validate", 0, None, "request")
-        path = self._store.fetch(self._wanted["file"], self._work / "requests.jsonl")
+        is_sealed = self._wanted.get("sealed", False)
+        path = self._uploads.fetch(self._wanted["file"], self._work / "requests.jsonl", is_sealed=is_sealed)
         self._started_at = path.stat().st_mtime  # of the first attempt: it is fetched once
         with closing(Requests(path, self._wanted["endpoint"], self._wanted["model"])) as requests:
             self._check_model()
@@ -82,17 +90,17 @@ class Run:
 
     def _check_model(self) -> None:
         """Until the door knows the batch's key and model; what it refuses for good is Invalid."""
-        model, project = self._wanted["model"], self._wanted["project"]
+        model = self._wanted["model"]
         deadline = time.monotonic() + self._known_within_s
         with closing(self._door()) as door:
-            while not (answer := door.find_model(model, project)).is_good:
+            while not (answer := door.call("GET", f"/v1/models/{quote(model, safe='')}")).is_good:
                 is_final = answer.status == 404 or (answer.status in (401, 403) and time.monotonic() > deadline)
                 if is_final:
                     wrong = {"code": "model_not_found", "line": None, "message": answer.words, "param": "body.model"}
                     raise Invalid(f"model {model!r} cannot be asked: {answer.words}", field="model", errors=[wrong])
                 task.report_progress("validate", 0, None, "request", f"waiting: {answer.words}")
                 self._look(door)
-                if self._end.came.wait(min(LOOK_EVERY_S, answer.retry_after_s)):
+                if self._end.came.wait(min(LOOK_EVERY_S, answer.again_s)):
                     return
 
     def _work_off(self, requests: Requests, journal: Journal) -> None:
@@ -130,20 +138,21 @@ class Run:
         """Ask until the request is done; False when the batch ends before."""
         failures = 0
         while self._pace.begin():
-            answer = door.ask(self._wanted["endpoint"], request.body, self._name(number), self._wanted["project"])
-            failures += answer.status >= 500 and answer.status != 503
+            answer = door.call("POST", self._wanted["endpoint"], request.body, {"X-Request-Id": self._name(number)})
+            is_later = answer.is_push_back or answer.status == CUT_OFF
+            failures += answer.is_broken and not is_later
             if answer.status in (401, 403):
                 self._note_refusal(answer)
-            elif not answer.is_push_back and (answer.status < 500 or failures >= TRIES_MAX):
+            elif not is_later and (not answer.is_broken or failures >= TRIES_MAX):
                 journal.add(number, self._record(number, request, answer), is_good=answer.is_good)
                 self._waiting_for, self._refused_at = "", 0.0
                 self._pace.answered()
                 return True
             self._waiting_for = answer.words
-            self._pace.pushed_back(answer.retry_after_s)
+            self._pace.pushed_back(answer.again_s)
         return False
 
-    def _note_refusal(self, answer: Answer) -> None:
+    def _note_refusal(self, answer: Reply) -> None:
         """A gateway that just began may not know the key yet; one that refuses for long means it."""
         self._refused_at = self._refused_at or time.monotonic()
         if time.monotonic() - self._refused_at > self._known_within_s:
@@ -154,7 +163,7 @@ class Run:
         if time.time() >= self._wanted["expires_at"]:
             self._end.call("expired", "its completion window is over")
             return
-        answer = door.read(f"/api/v1/projects/{self._wanted['project']}/batches/{self._wanted['batch']}")
+        answer = door.call("GET", f"/api/v1/projects/{self._wanted['project']}/batches/{self._wanted['batch']}")
         if answer.is_good and (answer.body.get("deleting_at") or "cancel" in answer.body.get("labels", {})):
             self._end.call("cancelled", "cancelled")
 
@@ -192,14 +201,14 @@ class Run:
         stored: dict[str, Any] = {"output": None, "error": None}
         for (name, path), count in zip(paths.items(), written, strict=True):
             if count:
-                blob = self._store.put_file(path)
-                stored[name] = {"digest": blob.digest, "size_bytes": blob.size_bytes}
+                stored[name] = asdict(self._uploads.put_file(path))
             path.unlink()
         return {**stored, **figures, "outcome": self._end.outcome, "reason": self._end.reason}
 
-    def _record(self, number: int, request: Request, answer: Answer) -> dict[str, Any]:
+    def _record(self, number: int, request: Request, answer: Reply) -> dict[str, Any]:
         name = self._name(number)
-        response = {"status_code": answer.status, "request_id": answer.request_id or name, "body": answer.body}
+        status = answer.status if answer.status < 600 else 502  # our own are no status of HTTP
+        response = {"status_code": status, "request_id": answer.request_id or name, "body": answer.body}
         return {"id": name, "custom_id": request.custom_id, "response": response, "error": None}
 
     def _name(self, number: int) -> str:
@@ -208,7 +217,8 @@ class Run:
         return f"batch_req_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
     def _door(self, **options: Any) -> Door:
-        return Door(self._wanted["door"], self._key, **options)
+        headers = {"OpenAI-Project": self._wanted["project"], "X-Atoll-Priority": "batch"}
+        return Door(self._wanted["door"], self._key, headers, again_s=AGAIN_S, **options)
 
 
 def work_off(wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,7 +226,7 @@ def work_off(wanted: Mapping[str, Any]) -> dict[str, Any]:
     key = os.environ.pop(KEY_VARIABLE, "")
     if not key:
         raise Unavailable(f"{KEY_VARIABLE} is not set", hint="the batch's controller sets it")
-    return Run(wanted, key, BlobStore(task.blobs_url()), task.work_dir()).run()
+    return Run(wanted, key, BlobStore(task.blobs_url()), task.work_dir(), from_environment()).run()
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ class Order(ABC):
 
     # for dialects with a state at the centre
 
-    async def prepare(self, centre: Centre, project: str, key_id: str) -> None:
+    async def prepare(self, centre: Centre, project: str, key_id: str) -> None:  # noqa: B027 - most need nothing
         """Fetch what the request refers to; bounds and keys may change by it. Raises AtollError."""
 
     async def epilogue(self, centre: Centre, project: str, key_id: str, rest: bytes) -> bytes:
