@@ -1,8 +1,11 @@
-"""Rules: named conditions over the statistics of a document, written as small expressions.
+"""Rules: named conditions over the notes of a document, written as small expressions.
 
 `characters < 200 or symbol_ratio > 0.4` is parsed here and checked against the columns below; nothing else of
-Python is understood, so a rule can neither call nor reach anything. Evaluation is the engine's (`engine/quality.py`);
-this module needs no numpy and knows no documents.
+Python is understood, so a rule can neither call nor reach anything. Besides the statistics there are `language` (a
+code, compared with `==` and `!=` only: `language != "zh"`), `language_score`, `pii_KIND` (how often personal data of a
+kind was found), and what the recipe defines: `quality_NAME` (a model's score) and `words_NAME` (hits of a list of
+words). A comparison that every document satisfies, or none, is a mistake and refused. Evaluation is the engine's
+(`engine/quality.py`); this module needs no numpy and knows no documents.
 """
 
 from __future__ import annotations
@@ -10,30 +13,79 @@ from __future__ import annotations
 import ast
 import difflib
 import math
+import re
+from collections.abc import Set
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from atoll.core.errors import Invalid
+from atoll.data.ranges import Range, outcome, range_of
 
-COLUMNS = {
+COUNTS = {
     "characters": "number of Unicode characters",
     "bytes": "size of the text as UTF-8",
     "words": "number of words; a character of a script without spaces (Han, kana, Thai) counts as one word",
     "lines": "number of lines that are not blank",
+    "newlines": "number of line feeds",
+    "paragraphs": "number of paragraphs, which end at two or more line feeds in a row",
+    "stop_words": "number of frequent function words (the, of, and, 的, 是 …)",
+    "pieces": "number of words and punctuation marks, cut as spaCy's English rules do (what datatrove calls words)",
+    "plain_words": "number of pieces that are not made of punctuation alone",
+    "common_words": "how many of the, be, to, of, and, that, have, with the text holds (case counts)",
+    "finished_lines": "lines that end in . ! ? or a quotation mark, not in three dots, and have three words or more",
+    "finished_sentences": "sentences in the finished lines that name neither JavaScript nor a policy",
+    "lorem_ipsum_lines": "finished lines with the words lorem ipsum",
+    "javascript_lines": "finished lines with the word JavaScript",
+    "policy_lines": "finished lines that speak of terms of use, privacy or cookies",
+    "curly_lines": "finished lines with an opening curly bracket, those with the word JavaScript left out",
+}
+RATES = {
     "mean_word_length": "characters per word",
     "mean_line_length": "characters per line that is not blank",
+    "mean_plain_word_length": "characters per plain word",
+    "hash_ratio": "signs # per piece",
+    "ellipsis_ratio": "ellipses (three dots, or … as one character) per piece",
+    "newline_ratio": "line feeds per piece",
+    "top_2_gram_ratio": "characters of the most frequent 2-gram of pieces, at all its places, per character",
+    "top_3_gram_ratio": "characters of the most frequent 3-gram of pieces, at all its places, per character",
+    "top_4_gram_ratio": "characters of the most frequent 4-gram of pieces, at all its places, per character",
+}
+SHARES = {
     "alpha_ratio": "letters among the characters that are not white space",
     "digit_ratio": "digits among the characters that are not white space",
     "symbol_ratio": "characters that are neither letters nor digits, among those that are not white space",
-    "duplicate_line_ratio": "lines that repeat an earlier line, among the lines that are not blank",
-    "stop_words": "number of frequent function words (the, of, and, 的, 是 …)",
     "stop_word_ratio": "function words among all words",
     "latin_share": "Latin letters among all letters",
     "cjk_share": "Han, kana and Hangul letters among all letters",
+    "alphabetic_word_ratio": "pieces with a letter among all pieces",
+    "short_line_ratio": "lines of at most 30 characters among the lines that are not blank",
+    "ended_line_ratio": "lines that end in a mark that ends a sentence, among the lines that are not blank",
+    "bullet_line_ratio": "lines that begin with a hyphen or a bullet, among all lines",
+    "ellipsis_line_ratio": "lines that end in an ellipsis, among all lines",
+    "duplicate_line_ratio": "lines that repeat an earlier line, among the lines that are not blank",
+    "duplicate_line_character_ratio": "characters of repeated lines among all characters",
+    "duplicate_line_text_ratio": "characters of repeated lines among all characters but line feeds",
+    "duplicate_paragraph_ratio": "paragraphs that repeat an earlier one, among all paragraphs",
+    "duplicate_paragraph_character_ratio": "characters of repeated paragraphs among all characters",
+    **{
+        f"duplicate_{length}_gram_ratio": f"characters of repeated {length}-grams of pieces among all characters"
+        for length in range(5, 11)
+    },
 }
-"""The statistics every document has: name and meaning. All are numbers; ratios and shares run from 0 to 1."""
+COLUMNS = COUNTS | RATES | SHARES
+"""The statistics every document has: name and meaning. All are numbers, none below 0; SHARES run from 0 to 1."""
+
+REPETITION_COLUMNS = frozenset(name for name in COLUMNS if "_gram_" in name)
+"""Those that cost most and are only computed where a rule names one."""
+
+LANGUAGE = "language"
+"""The one column that is text: a code such as en, zh-hans; `zh` stands for both scripts of it."""
 
 EXPRESSION_CHARACTERS_MAX = 1_000
 
+_CODE = re.compile(r"[a-z]{2,3}(-han[st])?")
+_PERSONAL = re.compile(r"pii_[a-z_]+")
+_DEFINED = re.compile(r"(quality|words)_[a-z][a-z0-9_]*")
 _CONDITIONS = (ast.Compare, ast.BoolOp)
 _COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
@@ -47,6 +99,11 @@ class Expression:
     text: str
     tree: ast.expr = field(repr=False, compare=False)
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns it speaks of."""
+        return frozenset(node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name))
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -56,8 +113,14 @@ class Rule:
     drop: Expression
 
 
-def parse_expression(text: str, path: str = "drop") -> Expression:
-    """The condition written in `text`; raises Invalid naming `path`, the fault and what would be valid."""
+def parse_expression(
+    text: str, path: str = "drop", extra: Set[str] | None = None, refuse_constant: bool = True
+) -> Expression:
+    """The condition written in `text`; raises Invalid naming `path`, the fault and what would be valid.
+
+    extra: the columns `quality_NAME` and `words_NAME` that a recipe defines; None takes any such name.
+    refuse_constant: refuse comparisons that hold for every document or for none because of a column's range.
+    """
     if len(text) > EXPRESSION_CHARACTERS_MAX:
         message = f"the expression has {len(text)} characters, the limit is {EXPRESSION_CHARACTERS_MAX}"
         raise Invalid(message, field=path, hint="split it into several rules")
@@ -66,60 +129,113 @@ def parse_expression(text: str, path: str = "drop") -> Expression:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or str(error)
         raise Invalid(f"{text!r} is not an expression: {reason}", field=path, hint=f"write {_GRAMMAR}") from error
-    _check_condition(tree, text, path)
+    checker = _Checker(text.strip(), path, extra, refuse_constant)
+    checker.condition(tree)
     return Expression(text.strip(), tree)
 
 
-def _check_condition(node: ast.expr, text: str, path: str) -> None:
-    match node:
-        case ast.BoolOp(values=values):
-            for value in values:
-                _check_condition(value, text, path)
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            _check_condition(operand, text, path)
-        case ast.Compare(left=left, ops=ops, comparators=others):
-            if not all(isinstance(op, _COMPARISONS) for op in ops):
-                raise _refused(node, text, path)
-            for side in (left, *others):
-                _check_number(side, text, path)
-        case _:
-            raise _refused(node, text, path)
+def column_range(name: str) -> Range:
+    """The least and the greatest value a column of numbers can have."""
+    is_share = name in SHARES or name == "language_score" or name.startswith("quality_")
+    return (0.0, 1.0) if is_share else (0.0, math.inf)
 
 
-def _check_number(node: ast.expr, text: str, path: str) -> None:
-    match node:
-        case ast.Name(id=name):
-            if name not in COLUMNS:
-                raise _unknown_column(name, path)
-        case ast.Constant(value=bool()):
-            raise _refused(node, text, path)
-        case ast.Constant(value=int() | float() as value):
-            _check_finite(value, text, path)
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
-            _check_number(operand, text, path)
-        case ast.BinOp(left=left, op=op, right=right) if isinstance(op, _ARITHMETIC):
-            _check_number(left, text, path)
-            _check_number(right, text, path)
-        case _:
-            raise _refused(node, text, path)
+@dataclass(frozen=True, slots=True)
+class _Checker:
+    text: str
+    path: str
+    extra: Set[str] | None
+    refuse_constant: bool
+
+    def condition(self, node: ast.expr) -> None:
+        match node:
+            case ast.BoolOp(values=values):
+                for value in values:
+                    self.condition(value)
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                self.condition(operand)
+            case ast.Compare(ops=ops) if all(isinstance(op, _COMPARISONS) for op in ops):
+                self._comparison(node)
+            case _:
+                raise self._refused(node)
+
+    def _comparison(self, node: ast.Compare) -> None:
+        sides = [node.left, *node.comparators]
+        if any(isinstance(side, ast.Name) and side.id == LANGUAGE for side in sides):
+            self._language(node, sides)
+            return
+        for side in sides:
+            self._number(side)
+        for op, (left, right) in zip(node.ops, pairwise(sides), strict=True):
+            if self.refuse_constant:
+                self._depends(op, left, right)
+
+    def _language(self, node: ast.Compare, sides: list[ast.expr]) -> None:
+        codes = [side.value for side in sides if isinstance(side, ast.Constant) and isinstance(side.value, str)]
+        if len(sides) != 2 or len(codes) != 1 or not isinstance(node.ops[0], ast.Eq | ast.NotEq):
+            message = f"{self._part(node)!r}: language is text and compares by == and != with one code"
+            raise Invalid(message, field=self.path, hint='for example language == "en" or language == "zh"')
+        if not _CODE.fullmatch(codes[0]):
+            hint = "two or three small letters such as en, zh, yue; zh-hans and zh-hant tell the scripts apart"
+            raise Invalid(f"{codes[0]!r} is not a code of a language", field=self.path, hint=hint)
+
+    def _number(self, node: ast.expr) -> None:
+        match node:
+            case ast.Name(id=name):
+                self._column(name)
+            case ast.Constant(value=bool()):
+                raise self._refused(node)
+            case ast.Constant(value=int() | float() as value):
+                self._finite(value)
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
+                self._number(operand)
+            case ast.BinOp(left=left, op=op, right=right) if isinstance(op, _ARITHMETIC):
+                self._number(left)
+                self._number(right)
+            case _:
+                raise self._refused(node)
+
+    def _column(self, name: str) -> None:
+        is_defined = name in self.extra if self.extra is not None else bool(_DEFINED.fullmatch(name))
+        if name in COLUMNS or name == "language_score" or _PERSONAL.fullmatch(name) or is_defined:
+            return
+        known = [*COLUMNS, LANGUAGE, "language_score", *sorted(self.extra or ())]
+        nearest = difflib.get_close_matches(name, known, n=1)
+        guess = f"did you mean {nearest[0]}? " if nearest else ""
+        hint = f"{guess}columns: {', '.join(known)}, pii_KIND"
+        if _DEFINED.fullmatch(name):
+            part = "quality" if name.startswith("quality_") else "words"
+            hint = f"name it under {part} of the recipe, or: {hint}"
+        raise Invalid(f"there is no column {name!r}", field=self.path, hint=hint)
+
+    def _finite(self, value: float) -> None:
+        try:
+            is_finite = math.isfinite(float(value))
+        except OverflowError:
+            is_finite = False
+        if not is_finite:
+            message = f"{self.text!r} holds a number too large to compare with"
+            raise Invalid(message, field=self.path, hint="use a smaller number")
+
+    def _depends(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> None:
+        names = sorted({node.id for side in (left, right) for node in ast.walk(side) if isinstance(node, ast.Name)})
+        holds = outcome(op, range_of(left, column_range), range_of(right, column_range))
+        if not names or holds is None:
+            return
+        ranges = "; ".join(f"{name} runs from {_shown(column_range(name))}" for name in names)
+        part = f"{self._part(left)} … {self._part(right)}"
+        message = f"{part!r} in {self.text!r} holds for {'every document' if holds else 'no document'}"
+        raise Invalid(message, field=self.path, hint=ranges)
+
+    def _part(self, node: ast.expr) -> str:
+        return ast.get_source_segment(self.text, node) or type(node).__name__
+
+    def _refused(self, node: ast.expr) -> Invalid:
+        wanted = "a condition is" if not isinstance(node, _CONDITIONS) else "a rule may hold"
+        message = f"{self._part(node)!r} is not allowed in the rule {self.text!r}"
+        return Invalid(message, field=self.path, hint=f"{wanted} made of {_GRAMMAR}")
 
 
-def _check_finite(value: float, text: str, path: str) -> None:
-    try:
-        is_finite = math.isfinite(float(value))
-    except OverflowError:
-        is_finite = False
-    if not is_finite:
-        raise Invalid(f"{text!r} holds a number too large to compare with", field=path, hint="use a smaller number")
-
-
-def _unknown_column(name: str, path: str) -> Invalid:
-    nearest = difflib.get_close_matches(name, COLUMNS, n=1)
-    guess = f"did you mean {nearest[0]}? " if nearest else ""
-    return Invalid(f"there is no column {name!r}", field=path, hint=f"{guess}columns: {', '.join(COLUMNS)}")
-
-
-def _refused(node: ast.expr, text: str, path: str) -> Invalid:
-    part = ast.get_source_segment(text.strip(), node) or type(node).__name__
-    wanted = "a condition is" if not isinstance(node, _CONDITIONS) else "a rule may hold"
-    return Invalid(f"{part!r} is not allowed in the rule {text!r}", field=path, hint=f"{wanted} made of {_GRAMMAR}")
+def _shown(limits: Range) -> str:
+    low, high = limits
+    return f"{low:g} to {high:g}" if high < math.inf else f"{low:g} upwards"

@@ -23,7 +23,7 @@ def test_an_empty_recipe_is_the_documents_preset() -> None:
 
 def test_every_field_is_described() -> None:
     models = _models(Recipe)
-    assert len(models) == 7
+    assert len(models) > 15
     for model in models:
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
@@ -82,9 +82,13 @@ def test_scripts_become_one_rule_over_their_shares() -> None:
     ("value", "said"),
     [
         ({"kind": "folder"}, "needs a path"),
-        ({"kind": "stdlib", "path": "x"}, "neither path nor patterns"),
-        ({"kind": "web"}, "'stdlib' or 'folder'"),
+        ({"kind": "stdlib", "path": "x"}, "has no path"),
+        ({"kind": "stdlib", "patterns": ["*.md"]}, "neither path nor patterns"),
+        ({"kind": "web"}, "'stdlib', 'folder'"),
         ({"kind": "folder", "path": "x", "pattern": "*"}, "did you mean patterns?"),
+        ({"kind": "package", "reference": "numpy"}, "a package is pypi:"),
+        ({"kind": "package", "reference": "file:/etc"}, "its reference begins with pypi:"),
+        ({"kind": "hub", "reference": "pypi:texts==1.0"}, "its reference begins with hf:"),
         ("docs", "dictionary"),
     ],
 )

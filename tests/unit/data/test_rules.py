@@ -12,7 +12,10 @@ from atoll.data.rules import COLUMNS, EXPRESSION_CHARACTERS_MAX, parse_expressio
         "10 < words <= 20",
         "-words + 2 * lines / 3 - 1 == +0.5",
         "  bytes < 5  ",
-        *(f"{column} > 0" for column in COLUMNS),
+        'language == "en"',
+        '"zh-hans" != language and language_score > 0.5',
+        "quality_prose < 0.3 or words_slurs > 0 or pii_email >= 3",
+        *(f"{column} > 0.5" for column in COLUMNS),
     ],
 )
 def test_a_comparison_of_columns_and_numbers_parses(text: str) -> None:
@@ -68,6 +71,60 @@ def test_an_unknown_column_names_the_nearest_and_all() -> None:
         parse_expression("charakters < 200")
     assert "did you mean characters?" in caught.value.hint
     assert "cjk_share" in caught.value.hint
+
+
+def test_columns_a_recipe_defines_are_known_by_name() -> None:
+    extra = frozenset({"quality_prose", "words_slurs"})
+    assert parse_expression("quality_prose < 0.3 and words_slurs > 1", extra=extra).columns == extra
+    with pytest.raises(Invalid) as caught:
+        parse_expression("quality_prosa < 0.3", extra=extra)
+    assert "did you mean quality_prose?" in caught.value.hint
+    assert "name it under quality of the recipe" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('language < "en"', "language == 3", 'language + 1 == "en"', '"en" == "en"', 'words == "en"'),
+        *('language == "EN"', 'language == "en" == "zh"', "language == words", "language", 'not language == ""'),
+    ],
+)
+def test_language_compares_with_one_code_only(text: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse_expression(text)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("characters < 0", "no document"),
+        ("characters >= 0", "every document"),
+        ("alpha_ratio > 1.5", "no document"),
+        ("alpha_ratio > 1", "no document"),
+        ("digit_ratio <= 1", "every document"),
+        ("latin_share + cjk_share > 2", "no document"),
+        ("2 * symbol_ratio - 1 < -1", "no document"),
+        ("words != -1", "every document"),
+        ("words == -1", "no document"),
+        ("quality_prose > 1", "no document"),
+        ("0 <= words < 5", "every document"),
+        ("words < 5 or not language_score <= 1", "every document"),
+    ],
+)
+def test_a_threshold_out_of_a_columns_range_is_refused_with_the_range(text: str, what: str) -> None:
+    with pytest.raises(Invalid, match=f"holds for {what}") as caught:
+        parse_expression(text)
+    assert "runs from 0" in caught.value.hint
+    assert parse_expression(text, refuse_constant=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["alpha_ratio >= 1", "words <= 0", "words / lines < -1", "words - lines < 0", "top_2_gram_ratio > 1", "1 < 2"],
+)
+def test_a_threshold_within_reach_is_taken(text: str) -> None:
+    assert parse_expression(text)
 
 
 @pytest.mark.parametrize("number", ["1e999", "9" * 400])
