@@ -1,65 +1,143 @@
-"""The compiled kernels and numpy alone give the same bits, whatever the text."""
+"""Compiled and as Python the kernels give the same bits, and a batch says of each text what it says of it alone."""
 
-import numpy as np
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.data.engine.minhash import shingles, signatures_compiled, signatures_plain
-from atoll.data.engine.scan import Scan, scan_compiled, scan_plain
-from atoll.data.engine.statistics import statistics
+from atoll.data.engine import annotate as compiled
+from atoll.data.engine import kernel
+from atoll.data.engine.annotate import Wanted
 
 CHARACTERS = st.one_of(
     st.characters(exclude_categories=["Cs"]),
     st.sampled_from("aZé_ \n\t\r.0٣中のกन\u0301\u3000\x1c\U0001f600\U000e0041"),
+    st.sampled_from(".,:;-–—…'\"’()[]{}#$%+/@~• \n"),  # noqa: RUF001
 )
-TEXTS = st.lists(st.text(CHARACTERS, max_size=200), max_size=8)
+WORDS = st.sampled_from(
+    [
+        *("the", "and", "don't", "e.g.", "U.S.", "10%", "5km", "https://a.org/b-c", "x@y.org", "...", "[12]", "a.b"),
+        *(
+            "lorem ipsum",
+            "JavaScript",
+            "privacy policy.",
+            "中文",
+            "。",
+            "\n",
+            "\n\n",
+            " ",
+            "- ",
+            "#",
+            "word",
+            "a b c d e",
+        ),
+    ]
+)
+TEXTS = st.lists(st.one_of(st.text(CHARACTERS, max_size=100), st.lists(WORDS, max_size=30).map(" ".join)), max_size=4)
+WANTED = st.builds(
+    Wanted,
+    permutations=st.integers(1, 5),
+    words=st.integers(1, 6),
+    cjk_characters=st.integers(1, 6),
+    lines=st.just(True),
+)
 
 
-def _parts(scan: Scan) -> list[list]:
-    return [part.tolist() for part in (scan.counts, scan.tokens, scan.token_starts, scan.lines, scan.line_starts)]
+@pytest.fixture(scope="module")
+def plain() -> Iterator[ModuleType]:
+    """`annotate` and all it stands on, imported once more without numba."""
+    names = [name for name in sys.modules if name.startswith("atoll.data.engine.") or name.split(".")[0] == "numba"]
+    saved = {name: sys.modules.pop(name) for name in names}
+    sys.modules["numba"] = None  # type: ignore[assignment]
+    try:
+        module = importlib.import_module("atoll.data.engine.annotate")
+        assert not sys.modules["atoll.data.engine.kernel"].IS_COMPILED
+    finally:
+        for name in [name for name in sys.modules if name.startswith("atoll.data.engine.")]:
+            del sys.modules[name]
+        del sys.modules["numba"]
+        sys.modules.update(saved)
+    yield module
 
 
-@settings(max_examples=300, deadline=None)
-@given(TEXTS)
-def test_both_scans_are_equal(texts: list[str]) -> None:
+def _all(module: ModuleType, texts: list[str], wanted: Wanted) -> list[object]:
     batch = pa.array(texts, pa.string())
-    assert _parts(scan_compiled(batch)) == _parts(scan_plain(batch))
+    found = module.annotate(batch, wanted)
+    flat, starts = module.shingles(batch, wanted)
+    arrays = (found.signatures, found.lines, found.line_starts, flat, starts)
+    return [found.notes, *((array.dtype, array.tolist()) for array in arrays)]
 
 
-@settings(max_examples=200, deadline=None)
-@given(TEXTS, st.integers(1, 130))
-def test_both_signatures_are_equal(texts: list[str], permutations: int) -> None:
-    scan = scan_plain(pa.array(texts, pa.string()))
-    compiled, plain = signatures_compiled(scan, permutations), signatures_plain(scan, permutations)
-    assert compiled.dtype == plain.dtype == np.uint32
-    assert compiled.tolist() == plain.tolist()
+def test_the_kernels_tested_are_compiled() -> None:
+    assert kernel.IS_COMPILED
 
 
-@settings(max_examples=200, deadline=None)
-@given(TEXTS)
-def test_a_batch_says_of_each_text_what_it_says_of_it_alone(texts: list[str]) -> None:
-    together = pa.array(texts, pa.string())
-    scan = scan_compiled(together)
-    table, found = statistics(together, scan).to_pylist(), signatures_compiled(scan, 16)
+@settings(max_examples=20, deadline=None)
+@given(texts=TEXTS, wanted=WANTED)
+def test_compiled_and_plain_annotations_are_equal(plain: ModuleType, texts: list[str], wanted: Wanted) -> None:
+    assert _all(compiled, texts, wanted) == _all(plain, texts, wanted)
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts=TEXTS, wanted=WANTED)
+def test_a_batch_says_of_each_text_what_it_says_of_it_alone(texts: list[str], wanted: Wanted) -> None:
+    together = compiled.annotate(pa.array(texts, pa.string()), wanted)
+    flat, starts = compiled.shingles(pa.array(texts, pa.string()), wanted)
     for index, text in enumerate(texts):
-        alone = pa.array([text])
-        single = scan_compiled(alone)
-        assert statistics(alone, single).to_pylist() == [table[index]]
-        assert signatures_compiled(single, 16).tolist() == [found[index].tolist()]
-        assert shingles(single.tokens).tolist() == shingles(scan.tokens_of(index)).tolist()
+        alone = compiled.annotate(pa.array([text]), wanted)
+        assert alone.notes.equals(together.notes.slice(index, 1))
+        assert alone.signatures.tolist() == [together.signatures[index].tolist()]
+        assert (
+            compiled.shingles_of(pa.array([text]), wanted).tolist() == flat[starts[index] : starts[index + 1]].tolist()
+        )
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(CHARACTERS, max_size=300))
 def test_statistics_are_what_python_counts(text: str) -> None:
-    batch = pa.array([text])
-    row = statistics(batch, scan_compiled(batch)).to_pylist()[0]
+    row = compiled.annotate(pa.array([text]), Wanted()).notes.to_pylist()[0]
     assert row["characters"] == len(text)
     assert row["bytes"] == len(text.encode())
-    assert row["lines"] == sum(bool(line.split()) for line in text.split("\n"))
-    for name in ("alpha_ratio", "digit_ratio", "symbol_ratio", "duplicate_line_ratio", "latin_share", "cjk_share"):
-        assert 0 <= row[name] <= 1
+    assert row["newlines"] == text.count("\n")
+    lines = [line for line in text.split("\n") if line.split()]
+    assert row["lines"] == len(lines)
+    assert row["duplicate_line_ratio"] == ((len(lines) - len(set(lines))) / len(lines) if lines else 0)
     letters = sum(character.isalpha() for character in text if ord(character) < 0x32400)
     solid = sum(not character.isspace() for character in text)
     assert row["alpha_ratio"] == (letters / solid if solid else 0)
+    assert row["plain_words"] <= row["pieces"] <= solid
+
+
+SCRIPT = """
+import sys
+sys.modules["numba"] = None
+import hashlib, pyarrow as pa
+from atoll.data.engine.annotate import Wanted, annotate, shingles
+from atoll.data.engine.kernel import IS_COMPILED
+texts = pa.array(sys.stdin.read().split("|"))
+found = annotate(texts, Wanted(words=4, cjk_characters=3, lines=True))
+arrays = (found.signatures, found.lines, found.line_starts, *shingles(texts, Wanted()))
+digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays))
+for column in found.notes.columns:
+    digest.update(column.to_numpy().tobytes())
+print(IS_COMPILED, digest.hexdigest())
+"""
+SAMPLE = "The first text: it's https://example.org/a-b, isn't it?\n\nAgain and again and again.|中文的文本，的文本。|"  # noqa: RUF001
+
+
+def test_without_numba_the_whole_annotation_gives_the_same_bytes() -> None:
+    command = [sys.executable, "-W", "error", "-c"]
+    runs = [
+        subprocess.run([*command, script], input=SAMPLE, capture_output=True, text=True, check=True).stdout.split()
+        for script in (SCRIPT, SCRIPT.replace('sys.modules["numba"] = None', ""))
+    ]
+    assert [run[0] for run in runs] == ["False", "True"]
+    assert runs[0][1] == runs[1][1]

@@ -1,6 +1,28 @@
 import pytest
 
-from atoll.data.engine.characters import CJK, DIGIT, LATIN, LETTER, SINGLE, SPACE, WORD, characters
+from atoll.data.engine.characters import (
+    AFTER,
+    BEFORE,
+    CJK,
+    DIGIT,
+    ENDING,
+    HASH,
+    ICON,
+    INSIDE,
+    LATIN,
+    LETTER,
+    LOWER,
+    MARK,
+    NUMERAL,
+    PUNCTUATION,
+    SINGLE,
+    SPACE,
+    UPPER,
+    WORD,
+    characters,
+)
+
+SCRIPTS = WORD | SINGLE | LETTER | DIGIT | SPACE | LATIN | CJK
 
 
 @pytest.mark.parametrize(
@@ -29,7 +51,32 @@ from atoll.data.engine.characters import CJK, DIGIT, LATIN, LETTER, SINGLE, SPAC
     ],
 )
 def test_a_character_has_its_kind(character: str, kind: int) -> None:
-    assert characters().kinds[ord(character)] == kind
+    assert characters().kinds[ord(character)] & SCRIPTS == kind
+
+
+@pytest.mark.parametrize(
+    ("character", "kind"),
+    [
+        ("a", LOWER),
+        ("A", UPPER),
+        ("中", LOWER | UPPER),
+        ("7", NUMERAL),
+        ("٣", 0),
+        (".", INSIDE | MARK | PUNCTUATION | ENDING),
+        ("。", BEFORE | AFTER | MARK | PUNCTUATION | ENDING),
+        ("/", INSIDE | MARK | PUNCTUATION),
+        ("•", PUNCTUATION),
+        ("#", BEFORE | AFTER | MARK | PUNCTUATION | HASH),
+        ("\U0001f600", BEFORE | AFTER | INSIDE | ICON),
+    ],
+)
+def test_a_character_has_its_marks(character: str, kind: int) -> None:
+    assert int(characters().kinds[ord(character)]) & ~SCRIPTS == kind
+
+
+def test_equal_kinds_are_one_class() -> None:
+    tables = characters()
+    assert (tables.flags[tables.classes] == tables.kinds).all()
 
 
 @pytest.mark.parametrize(("upper", "lower"), [("A", "a"), ("Ä", "ä"), ("Я", "я"), ("ß", "ß"), ("İ", "İ"), ("中", "中")])

@@ -1,10 +1,19 @@
 import pyarrow as pa
 import pytest
 
-from atoll.data.engine.quality import KEPT, evaluate, first_reasons
-from atoll.data.rules import Rule, parse_expression
+from atoll.data.engine.quality import evaluate
+from atoll.data.rules import parse_expression
 
-TABLE = pa.table({"words": [0, 5, 10], "lines": [1, 0, 2], "symbol_ratio": [0.5, 0.0, 0.1]})
+TABLE = pa.table(
+    {
+        "words": [0, 5, 10],
+        "lines": [1, 0, 2],
+        "symbol_ratio": [0.5, 0.0, 0.1],
+        "language": ["en", "zh-hans", "zh"],
+        "quality_prose": pa.array([0.2, 0.5, 0.9], pa.float32()),
+        "pii_email": pa.array([0, 2, 0], pa.int32()),
+    }
+)
 
 
 @pytest.mark.parametrize(
@@ -22,16 +31,25 @@ TABLE = pa.table({"words": [0, 5, 10], "lines": [1, 0, 2], "symbol_ratio": [0.5,
         ("lines / words < 1", [False, True, True]),
         ("1 < 2", [True, True, True]),
         ("0 / 0 < 1", [False, False, False]),
+        ('language == "en"', [True, False, False]),
+        ('language == "zh"', [False, True, True]),
+        ('"zh-hans" == language', [False, True, False]),
+        ('language != "zh"', [True, False, False]),
+        ('not (language == "en" or language == "zh-hant") and words > 5', [False, False, True]),
+        ("quality_prose < 0.6 and pii_email > 1", [False, True, False]),
     ],
 )
-def test_an_expression_holds_row_by_row(text: str, holds: list[bool]) -> None:
-    assert evaluate(parse_expression(text), TABLE).tolist() == holds
+@pytest.mark.parametrize("kind", ["table", "batch", "chunks"])
+def test_an_expression_holds_row_by_row(text: str, holds: list[bool], kind: str) -> None:
+    batch = TABLE.to_batches()[0]
+    notes = {"table": TABLE, "batch": batch, "chunks": pa.Table.from_batches([batch.slice(0, 1), batch.slice(1)])}
+    assert evaluate(parse_expression(text), notes[kind]).tolist() == holds
 
 
-def test_the_first_rule_that_holds_is_the_reason() -> None:
-    rules = [Rule("one", parse_expression("words > 7")), Rule("two", parse_expression("words > 3"))]
-    assert first_reasons(rules, TABLE).tolist() == [KEPT, 1, 0]
+def test_no_documents_are_no_rows() -> None:
+    assert evaluate(parse_expression('language == "en" or words > 1'), TABLE.slice(0, 0)).tolist() == []
 
 
-def test_no_rules_keep_everything() -> None:
-    assert first_reasons([], TABLE).tolist() == [KEPT] * 3
+def test_a_column_the_notes_lack_is_named() -> None:
+    with pytest.raises(KeyError, match="top_2_gram_ratio"):
+        evaluate(parse_expression("top_2_gram_ratio > 0.2"), TABLE)

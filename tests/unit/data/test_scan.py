@@ -2,74 +2,46 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from atoll.data.engine.characters import characters
 from atoll.data.engine.hashing import hash_words
-from atoll.data.engine.scan import COUNTS, STOP_WORDS, Scan, scan_compiled, scan_plain, utf8_of
-
-BOTH = pytest.mark.parametrize("scan", [scan_compiled, scan_plain])
+from atoll.data.engine.scan import BLOCK_TOKENS, STOP_WORDS, decode, find, scan_block, stop_words, tokens_room, utf8_of
 
 
-def _counts(scan: Scan, index: int = 0) -> dict[str, int]:
-    return dict(zip(COUNTS, scan.counts[index].tolist(), strict=True))
+def _tokens(text: str) -> tuple[list[int], list[bool]]:
+    """All tokens of a text, block by block."""
+    data, room = np.frombuffer(text.encode(), np.uint8), tokens_room()
+    hashes: list[int] = []
+    singles: list[bool] = []
+    place = 0
+    while place < len(data):
+        place = scan_block(data, place, len(data), characters(), room)
+        hashes += room.hashes[: room.held[0]].tolist()
+        singles += room.is_single[: room.held[0]].tolist()
+        room.held[0] = 0
+    return hashes, singles
 
 
-@BOTH
-def test_words_are_lower_cased_runs_and_han_characters_stand_alone(scan) -> None:
-    found = scan(pa.array(["The Äpfel_7, 中文x!"]))
-    assert found.tokens.tolist() == hash_words(["the", "äpfel_7", "中", "文", "x"]).tolist()
+def test_words_are_lower_cased_runs_and_han_characters_stand_alone() -> None:
+    hashes, singles = _tokens("The Äpfel_7, 中文x!")
+    assert hashes == hash_words(["the", "äpfel_7", "中", "文", "x"]).tolist()
+    assert singles == [False, False, True, True, False]
 
 
-@BOTH
-def test_counts_are_what_they_say(scan) -> None:
-    counts = _counts(scan(pa.array(["The 12 Ünits\n的 …"])))
-    assert counts == {
-        "characters": 16,
-        "spaces": 4,
-        "letters": 9,
-        "digits": 2,
-        "latin": 8,
-        "cjk": 1,
-        "word_characters": 11,
-        "stop_words": 2,
-    }
+@pytest.mark.parametrize("text", ["word " * 3000, "中文" * 2000, "w" * 5000 + " 中", "a中" * (BLOCK_TOKENS // 2)])
+def test_blocks_cut_no_word(text: str) -> None:
+    words = text.replace("中", " 中 ").replace("文", " 文 ").split()
+    assert _tokens(text)[0] == hash_words(words).tolist()
 
 
-@BOTH
-def test_every_stop_word_is_found(scan) -> None:
-    assert _counts(scan(pa.array([" ".join(STOP_WORDS)])))["stop_words"] == len(STOP_WORDS)
-    assert _counts(scan(pa.array(["table cat 猫"])))["stop_words"] == 0
+@pytest.mark.parametrize("character", ["a", "é", "中", "\U0001f600", "\U0010ffff", "\0"])
+def test_a_code_point_is_decoded(character: str) -> None:
+    data = np.frombuffer(character.encode(), np.uint8)
+    assert decode(data, 0) == (ord(character), len(data))
 
 
-@BOTH
-def test_lines_are_hashed_without_their_spaces_and_blank_ones_left_out(scan) -> None:
-    found = scan(pa.array(["one line\n\n  \n  one  line \nother"]))
-    assert len(found.lines) == 3
-    assert found.lines[0] == found.lines[1] != found.lines[2]
-
-
-@BOTH
-def test_texts_of_a_batch_are_apart(scan) -> None:
-    found = scan(pa.array(["a b", "", "c", "\n"]))
-    assert found.token_starts.tolist() == [0, 2, 2, 3, 3]
-    assert found.line_starts.tolist() == [0, 1, 1, 2, 2]
-    assert found.tokens_of(2).tolist() == hash_words(["c"]).tolist()
-
-
-@BOTH
-def test_a_slice_of_a_batch_is_scanned_as_if_alone(scan) -> None:
-    texts = pa.array(["first text", "zweiter Text über", "third"])
-    assert scan(texts.slice(1, 1)).tokens.tolist() == scan(pa.array(["zweiter Text über"])).tokens.tolist()
-
-
-@BOTH
-def test_no_texts_scan_to_nothing(scan) -> None:
-    found = scan(pa.array([], pa.string()))
-    assert found.counts.shape == (0, len(COUNTS))
-    assert found.token_starts.tolist() == [0]
-
-
-@BOTH
-def test_code_points_beyond_the_tables_are_symbols(scan) -> None:
-    assert _counts(scan(pa.array(["\U000e0041\U0010ffff"]))) == dict.fromkeys(COUNTS, 0) | {"characters": 2}
+def test_every_stop_word_is_found_and_no_other() -> None:
+    assert all(find(word, stop_words()) for word in hash_words(list(STOP_WORDS)))
+    assert not any(find(word, stop_words()) for word in hash_words(["table", "cat", "猫"]))
 
 
 def test_bytes_are_not_copied() -> None:
@@ -78,3 +50,4 @@ def test_bytes_are_not_copied() -> None:
     assert starts.tolist() == [0, 2, 5]
     assert bytes(data) == "abcé".encode()
     assert np.shares_memory(data, utf8_of(texts)[0])
+    assert bytes(utf8_of(texts.slice(1, 1))[0]) == "cé".encode()

@@ -11,10 +11,11 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from atoll.data.engine.arrays import U64 as U64
+from atoll.data.engine.kernel import bare
+
 FACTOR = 0x9E3779B97F4A7C15
 MASK = 2**64 - 1
-
-U64 = NDArray[np.uint64]
 
 
 def mix(values: U64) -> U64:
@@ -22,6 +23,14 @@ def mix(values: U64) -> U64:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
+
+
+@bare
+def mix_one(value: np.uint64) -> np.uint64:
+    """`mix` of a single word, for kernels."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
 
 
 def powers(count: int) -> U64:

@@ -1,23 +1,26 @@
-"""Quality: rules applied to the statistics table, all documents at once.
+"""Quality: conditions evaluated over a table of notes, all its documents at once.
 
-The first rule that holds is a document's reason. Texts are not looked at; a changed rule needs the table alone.
+Only the columns a condition names are read; texts are not looked at, so a changed rule needs the notes alone. Which
+rule a document falls to first is judged elsewhere.
 """
 
 from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from atoll.data.rules import Expression, Rule
+from atoll.data.rules import LANGUAGE, Expression
 
-KEPT = -1
+Mask = NDArray[np.bool_]
 
 _OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -35,22 +38,18 @@ _OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 }
 
 
-def first_reasons(rules: Sequence[Rule], table: pa.Table) -> NDArray[np.int64]:
-    """For each row the index of the first rule that drops it, or KEPT."""
-    reasons = np.full(table.num_rows, KEPT)
-    for index, rule in enumerate(rules):
-        holds = evaluate(rule.drop, table)
-        reasons[holds & (reasons == KEPT)] = index
-    return reasons
-
-
-def evaluate(expression: Expression, table: pa.Table) -> NDArray[np.bool_]:
-    """Where the condition holds; a division by zero holds for no ordering."""
-    names = {node.id for node in ast.walk(expression.tree) if isinstance(node, ast.Name)}
-    columns = {name: table[name].to_numpy().astype(np.float64) for name in names}
+def evaluate(expression: Expression, notes: pa.RecordBatch | pa.Table) -> Mask:
+    """Where the condition holds; a division by zero holds for no ordering. KeyError names a column the notes lack."""
+    columns = {name: notes.column(name) for name in sorted(expression.columns)}
+    numbers = {name: _numbers(column) for name, column in columns.items() if name != LANGUAGE}
     with np.errstate(all="ignore"):
-        result = _value(expression.tree, columns)
-    return np.broadcast_to(np.asarray(result, bool), table.num_rows)
+        result = _value(expression.tree, numbers | {LANGUAGE: columns.get(LANGUAGE)})
+    return np.broadcast_to(np.asarray(result, bool), notes.num_rows)
+
+
+def _numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
+    found = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+    return np.asarray(found, np.float64)
 
 
 def _value(node: ast.expr, columns: dict[str, Any]) -> Any:
@@ -67,7 +66,23 @@ def _value(node: ast.expr, columns: dict[str, Any]) -> Any:
         case ast.BoolOp(op=op, values=values):
             return reduce(_OPERATIONS[type(op)], [_value(value, columns) for value in values])
         case ast.Compare(left=left, ops=ops, comparators=others):
-            sides = [_value(side, columns) for side in (left, *others)]
-            pairs = zip(ops, sides[:-1], sides[1:], strict=True)
-            return reduce(np.logical_and, [_OPERATIONS[type(op)](one, other) for op, one, other in pairs])
+            sides = [left, *others]
+            if code := _code(sides):
+                is_equal = isinstance(ops[0], ast.Eq)
+                return _is_language(columns[LANGUAGE], code) == is_equal
+            pairs = zip(ops, pairwise([_value(side, columns) for side in sides]), strict=True)
+            return reduce(np.logical_and, [_OPERATIONS[type(op)](one, other) for op, (one, other) in pairs])
     raise TypeError(f"{ast.dump(node)} cannot stand in a checked expression")
+
+
+def _code(sides: list[ast.expr]) -> str:
+    """The code a language is compared with; empty where numbers are compared."""
+    codes = [side.value for side in sides if isinstance(side, ast.Constant) and isinstance(side.value, str)]
+    return codes[0] if codes else ""
+
+
+def _is_language(column: pa.Array | pa.ChunkedArray, code: str) -> Mask:
+    """Where the code is this one, or one of its scripts."""
+    is_same = pc.or_(pc.equal(column, code), pc.starts_with(column, f"{code}-"))
+    found = is_same.to_numpy() if isinstance(is_same, pa.ChunkedArray) else is_same.to_numpy(zero_copy_only=False)
+    return np.asarray(found, bool)

@@ -1,149 +1,138 @@
-"""The scan: one pass over the UTF-8 of a batch of texts yields counts, token hashes and line hashes.
+"""The scan: the UTF-8 of a text as tokens, which are what MinHash, the word counts and the duplicates speak of.
 
-A token is a lower-cased run of word characters, or one character of a script written without spaces. Compiled by
-numba where it is installed; without it numpy computes the same bits, several times slower.
-Tokens are hashes only: what a word was cannot be read back.
+A token is a lower-cased run of word characters, or one character of a script written without spaces (a *single*).
+Tokens are hashes only: what a word was cannot be read back. A scan goes block by block, so a text of any length needs
+the same little memory. Text must be valid UTF-8, as Arrow's strings are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from atoll.data.engine.characters import CJK, DIGIT, LATIN, LETTER, LIMIT, SINGLE, SPACE, WORD, characters
-from atoll.data.engine.hashing import U64, hash_runs, hash_words
-
-COUNTS = ("characters", "spaces", "letters", "digits", "latin", "cjk", "word_characters", "stop_words")
-"""Columns of `Scan.counts`."""
-
-_COUNTED = (SPACE, LETTER, DIGIT, LATIN, CJK, WORD | SINGLE)
+from atoll.data.engine import characters
+from atoll.data.engine.arrays import I64, U8, U64, Flags
+from atoll.data.engine.characters import Characters
+from atoll.data.engine.hashing import FACTOR, hash_words, mix_one
+from atoll.data.engine.kernel import bare
 
 STOP_WORDS = (
     *("a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "from", "has", "have", "if", "in", "into", "is"),
     *("it", "its", "no", "not", "of", "on", "or", "s", "such", "t", "that", "the", "their", "then", "there", "these"),
     *("they", "this", "to", "was", "which", "will", "with", "you"),
-    *"的了是在和有不这為为与於于中上以及其或とのはをにが",
+    *"的了是在和有不这為为與于於中上以及其或とのはをにが",
 )
 """Frequent function words of English, Chinese and Japanese; a text of sentences has many."""
 
+BLOCK_TOKENS = 1024
+SLOTS = 256
 
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What a batch of n texts holds.
+_LIMIT = characters.LIMIT
+_WORD, _SINGLE = characters.WORD, characters.SINGLE
+_FACTOR, _ZERO, _ONE = np.uint64(FACTOR), np.uint64(0), np.uint64(1)
+_SLOT_MASK = np.uint64(SLOTS - 1)
 
-    counts: int64 (n, len(COUNTS)). tokens, lines: hashes in order of appearance, those of text i from
-    token_starts[i] to token_starts[i + 1] (line_starts likewise). Blank lines are left out.
+
+Lookup = U64
+"""uint64 (2, SLOTS): hashes of at most some 100 words, open-addressed, 0 being an empty slot; and their groups."""
+
+
+class Tokens(NamedTuple):
+    """Room for a block of tokens: `hashes`, and whether each `is_single`; `held` of them are there.
+
+    `partial` is the sum and the power of a word that the block's end cut in two; a power of 0: no word is open.
     """
 
-    counts: NDArray[np.int64]
-    tokens: U64
-    token_starts: NDArray[np.int64]
-    lines: U64
-    line_starts: NDArray[np.int64]
-
-    def tokens_of(self, index: int) -> U64:
-        return self.tokens[self.token_starts[index] : self.token_starts[index + 1]]
+    hashes: U64
+    is_single: Flags
+    held: I64
+    partial: U64
 
 
-@cache
-def compiled() -> ModuleType | None:
-    """The compiled kernels, or None where numba is not installed."""
-    try:
-        from atoll.data.engine import kernels
-    except ImportError:
-        return None
-    return kernels
+def tokens_room() -> Tokens:
+    """An empty block."""
+    room = np.zeros(BLOCK_TOKENS, np.uint64), np.zeros(BLOCK_TOKENS, bool)
+    return Tokens(*room, np.zeros(1, np.int64), np.zeros(2, np.uint64))
 
 
-def scan(texts: pa.StringArray) -> Scan:
-    """Scan `texts`, compiled where possible."""
-    return scan_compiled(texts) if compiled() else scan_plain(texts)
-
-
-def scan_compiled(texts: pa.StringArray) -> Scan:
-    """Scan by the compiled kernel; needs numba."""
-    from atoll.data.engine import kernels
-
-    data, starts = utf8_of(texts)
-    tables = characters()
-    tokens = np.empty(len(data), np.uint64)
-    lines = np.empty(np.count_nonzero(data == 10) + len(texts), np.uint64)
-    counts = np.zeros((len(texts), len(COUNTS)), np.int64)
-    token_starts, line_starts = np.zeros((2, len(texts) + 1), np.int64)
-    kernels.scan(
-        data, starts, tables.kinds, tables.lower, _stop_slots(), counts, tokens, token_starts, lines, line_starts
-    )
-    return Scan(counts, tokens[: token_starts[-1]].copy(), token_starts, lines[: line_starts[-1]].copy(), line_starts)
-
-
-def scan_plain(texts: pa.StringArray) -> Scan:
-    """Scan by numpy alone: the meaning of the compiled kernel, bit for bit."""
-    parts = [_scan_text(text) for text in texts.to_pylist()]
-    counts = np.array([part[0] for part in parts], np.int64).reshape(len(parts), len(COUNTS))
-    tokens, lines = [part[1] for part in parts], [part[2] for part in parts]
-    return Scan(counts, _joined(tokens), _starts(tokens), _joined(lines), _starts(lines))
-
-
-def utf8_of(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def utf8_of(texts: pa.StringArray) -> tuple[U8, I64]:
     """The bytes of all texts in one array, and where each starts (one more entry than texts); no copy of the bytes."""
     _, offsets, data = texts.buffers()
     starts = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
-    content = np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8)
+    content = np.frombuffer(data if data else b"", np.uint8)
+    content.setflags(write=False)  # always: kernels are compiled for one type of array
     return content[starts[0] : starts[-1]], starts - starts[0]
 
 
-def _scan_text(text: str) -> tuple[list[int], U64, U64]:
-    points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    tables = characters()
-    kinds = np.where(points < LIMIT, tables.kinds[np.minimum(points, LIMIT - 1)], 0)
-    lower = np.where(points < LIMIT, tables.lower[np.minimum(points, LIMIT - 1)], points)
-    tokens = _tokens(kinds, lower)
-    stop_words = np.isin(tokens, _stop_words()).sum()
-    counts = [len(points), *(np.count_nonzero(kinds & flag) for flag in _COUNTED), stop_words]
-    return [int(count) for count in counts], tokens, _lines(kinds, points)
-
-
-def _tokens(kinds: NDArray[np.uint8], lower: NDArray[np.uint32]) -> U64:
-    in_word = (kinds & WORD) > 0
-    before = np.concatenate([[False], in_word[:-1]])
-    begins = (in_word & ~before) | ((kinds & SINGLE) > 0)
-    inside = in_word | begins
-    return hash_runs(lower[inside], np.flatnonzero(begins[inside]))
-
-
-def _lines(kinds: NDArray[np.uint8], points: NDArray[np.uint32]) -> U64:
-    """Hash of each line that is not blank, over its characters that are not white space."""
-    solid = (kinds & SPACE) == 0
-    line_numbers = np.cumsum(points == 10)[solid]
-    begins = np.diff(line_numbers, prepend=-1) > 0
-    return hash_runs(points[solid], np.flatnonzero(begins))
+def lookup(groups: dict[int, list[str]]) -> Lookup:
+    """A table of the hashes of words, each with the number of its group (above 0)."""
+    table = np.zeros((2, SLOTS), np.uint64)
+    for value, words in groups.items():
+        for word in hash_words(words):
+            place = int(word) & (SLOTS - 1)
+            while table[0, place]:
+                place = (place + 1) & (SLOTS - 1)
+            table[:, place] = word, value
+    return table
 
 
 @cache
-def _stop_words() -> U64:
-    return hash_words(list(STOP_WORDS))
+def stop_words() -> Lookup:
+    """STOP_WORDS as a table."""
+    return lookup({1: list(STOP_WORDS)})
 
 
-@cache
-def _stop_slots() -> U64:
-    """The stop words as an open-addressed table of 256 slots; 0 is an empty slot."""
-    slots = np.zeros(256, np.uint64)
-    for word in _stop_words():
-        place = int(word) & 255
-        while slots[place]:
-            place = (place + 1) & 255
-        slots[place] = word
-    return slots
+@bare
+def find(key: np.uint64, table: Lookup) -> int:
+    """The group of `key`, 0 where it is not in the table."""
+    place = key & _SLOT_MASK
+    while table[0, place] != _ZERO:
+        if table[0, place] == key:
+            return int(np.int64(table[1, place]))
+        place = (place + _ONE) & _SLOT_MASK
+    return 0
 
 
-def _joined(parts: list[U64]) -> U64:
-    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+@bare
+def decode(data: U8, place: int) -> tuple[np.uint32, int]:
+    """The code point at `place` and where the next one starts."""
+    first = np.uint32(data[place])
+    if first < 0x80:
+        return first, place + 1
+    second = np.uint32(data[place + 1] & 0x3F)
+    if first < 0xE0:
+        return np.uint32((first & 0x1F) << 6 | second), place + 2
+    third = np.uint32(data[place + 2] & 0x3F)
+    if first < 0xF0:
+        return np.uint32((first & 0x0F) << 12 | second << 6 | third), place + 3
+    fourth = np.uint32(data[place + 3] & 0x3F)
+    return np.uint32((first & 0x07) << 18 | second << 12 | third << 6 | fourth), place + 4
 
 
-def _starts(parts: list[U64]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+@bare
+def scan_block(data: U8, place: int, stop: int, tables: Characters, tokens: Tokens) -> int:
+    """Add tokens of data[place:stop] until the block is full or the text ends; where to go on."""
+    held, token, power = tokens.held[0], tokens.partial[0], tokens.partial[1]
+    while place < stop and held < len(tokens.hashes) - 1:
+        point, place = decode(data, place)
+        kind = tables.kinds[point] if point < _LIMIT else np.uint32(0)
+        if kind & _WORD:
+            if power == _ZERO:
+                token, power = _ZERO, _ONE
+            token += (np.uint64(tables.lower[point]) + _ONE) * power
+            power *= _FACTOR
+            continue
+        if power != _ZERO:
+            tokens.hashes[held], tokens.is_single[held] = mix_one(token), False
+            held, power = held + 1, _ZERO
+        if kind & _SINGLE:
+            tokens.hashes[held], tokens.is_single[held] = mix_one(np.uint64(tables.lower[point]) + _ONE), True
+            held += 1
+    if place == stop and power != _ZERO:
+        tokens.hashes[held], tokens.is_single[held] = mix_one(token), False
+        held, power = held + 1, _ZERO
+    tokens.held[0], tokens.partial[0], tokens.partial[1] = held, token, power
+    return place
