@@ -3,7 +3,8 @@ import unicodedata
 
 import pytest
 
-from atoll.data.engine.normalise import normalise
+from atoll.data.engine.conversation import Message, chat_text
+from atoll.data.engine.normalise import normalise, normalise_column
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,42 @@ def test_time_stays_linear_in_hostile_text(evil: str) -> None:
     for kind in ("text", "markdown", "rst"):
         assert unicodedata.is_normalized("NFC", normalise(evil, kind))
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\uff21\uff22\uff23\uff11\uff0c\u3000x", "ABC1, x"),
+        ("\ufb01ne\u2026\u2462", "fine...3"),
+        ("a\u2003\nb\u00a0", "a\nb"),
+        ("中文\uff0c标点。", "中文,标点。"),
+        ("\uff76\uff9e", "ガ"),
+        ("\uff41\u0301", "á"),
+    ],
+)
+def test_nfkc_folds_full_width_letters_and_ligatures(text: str, expected: str) -> None:
+    assert normalise(text, form="nfkc") == expected
+
+
+def test_an_unknown_form_is_refused() -> None:
+    with pytest.raises(ValueError, match="nfc or nfkc"):
+        normalise("a", form="nfd")
+
+
+def test_a_chat_is_normalised_message_by_message() -> None:
+    said = [Message("user", "\nhi \r\n\n\n\nthere\n"), Message("assistant", "e\u0301\x07")]
+    assert normalise(chat_text(said), "chat") == chat_text([Message("user", "hi\n\nthere"), Message("assistant", "é")])
+
+
+def test_a_column_that_is_normal_is_not_written_anew() -> None:
+    texts = ["plain\n\n  words", "中文\uff0c标点。", "été"]
+    assert normalise_column(texts, ["text", "markdown", "rst"]).to_pylist() == texts
+
+
+def test_a_column_of_every_kind_is_normalised_like_its_texts() -> None:
+    dirty = ["---\na: b\n---\nx <!-- y -->", ":func:`x` ", "\x1euser\x1fhi \x1eassistant\x1f\nyes", "a\x1eb\x0c"]
+    kinds = ["text", "markdown", "rst", "chat", "code"]
+    texts = [text for text in dirty for _ in kinds]
+    columns = [kind for _ in dirty for kind in kinds]
+    wanted = [normalise(text, kind) for text, kind in zip(texts, columns, strict=True)]
+    assert normalise_column(texts, columns).to_pylist() == wanted

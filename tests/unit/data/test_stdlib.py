@@ -4,23 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from atoll.data.engine import stdlib
-from atoll.data.engine.spool import Document
-from atoll.data.engine.stdlib import stdlib_documents
+from atoll.data.engine.read import stdlib
+from atoll.data.engine.read.item import Found, Item, Quarantined
 
 
 @pytest.fixture(scope="module")
-def found() -> list[Document | tuple[str, str]]:
-    return list(stdlib_documents())
+def found() -> list[Item]:
+    return list(stdlib.read())
 
 
 @pytest.fixture(scope="module")
-def by_id(found) -> dict[str, Document]:
-    return {item.id: item for item in found if isinstance(item, Document)}
+def by_id(found) -> dict[str, Found]:
+    return {item.id: item for item in found if isinstance(item, Found)}
 
 
 def test_there_are_thousands_of_documents_of_every_kind(found) -> None:
-    kinds = Counter(item.kind for item in found if isinstance(item, Document))
+    kinds = Counter(item.kind for item in found if isinstance(item, Found))
     assert kinds["topic"] > 50
     assert kinds["module"] > 200
     assert kinds["class"] > 500
@@ -48,7 +47,7 @@ def test_c_modules_are_documented_under_their_public_names(by_id) -> None:
 
 
 def test_no_document_holds_an_address(found) -> None:
-    assert not [item.id for item in found if isinstance(item, Document) and " at 0x7" in item.text]
+    assert not [item.id for item in found if isinstance(item, Found) and " at 0x7" in item.text]
 
 
 def test_tests_and_modules_with_side_effects_are_left_out(by_id) -> None:
@@ -58,7 +57,7 @@ def test_tests_and_modules_with_side_effects_are_left_out(by_id) -> None:
 
 
 def test_reading_twice_gives_the_same_documents_in_the_same_order(found) -> None:
-    assert list(stdlib_documents()) == found
+    assert list(stdlib.read()) == found
 
 
 def test_a_module_that_cannot_be_parsed_is_quarantined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,10 +66,10 @@ def test_a_module_that_cannot_be_parsed_is_quarantined(tmp_path: Path, monkeypat
     (tmp_path / "json" / "bad.py").write_text("def (:")
     (tmp_path / "json" / "nul.py").write_bytes(b"x = 1\0")
     monkeypatch.setattr(stdlib.sysconfig, "get_path", lambda name: str(tmp_path))
-    items = list(stdlib_documents())
-    refused = dict(item for item in items if not isinstance(item, Document))
+    items = list(stdlib.read())
+    refused = {item.name: item.reason for item in items if isinstance(item, Quarantined)}
     assert "cannot be parsed" in refused["json.bad"] and "cannot be parsed" in refused["json.nul"]
-    assert next(item.id for item in items if isinstance(item, Document) and item.kind == "module") == "json"
+    assert next(item.id for item in items if isinstance(item, Found) and item.kind == "module") == "json"
 
 
 def test_a_module_that_cannot_be_imported_is_quarantined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,6 +77,6 @@ def test_a_module_that_cannot_be_imported_is_quarantined(tmp_path: Path, monkeyp
     (tmp_path / "lib-dynload" / "_msi.so").write_bytes(b"")
     (tmp_path / "lib-dynload" / "not_of_the_library.so").write_bytes(b"")
     monkeypatch.setattr(stdlib.sysconfig, "get_path", lambda name: str(tmp_path))
-    refused = dict(item for item in stdlib_documents() if not isinstance(item, Document))
+    refused = {item.name: item.reason for item in stdlib.read() if isinstance(item, Quarantined)}
     assert list(refused) == ["_msi"]
     assert "cannot be imported" in refused["_msi"]

@@ -1,0 +1,143 @@
+"""The parsers' child process: `python -m atoll.data.engine.read.child PARENT MEMORY_BYTES`.
+
+It reads requests, a line of JSON each, and answers with frames: length, kind, content. It may not take more memory
+than it is told, more CPU seconds between two signs of life than a request says, nor write files; it ends with its
+parent. A parser that breaks these rules is killed by the kernel, and the parent quarantines the file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import resource
+import signal
+import struct
+import sys
+import time
+from typing import IO, Any
+
+import orjson
+
+from atoll.data.engine.plan import Fields
+from atoll.data.engine.read.content import Content
+from atoll.data.engine.read.dispatch import items
+from atoll.data.engine.read.foreign import foreign
+from atoll.data.engine.read.formats import format_of
+from atoll.data.engine.read.item import Found, Item, Limits, Quarantined, Unreadable
+
+FRAME = struct.Struct("<IB")
+FOUND, REFUSED, ALIVE, DONE = range(4)
+
+SIGN_OF_LIFE_S = 0.25
+FILES_OPEN_MAX = 64
+_PR_SET_PDEATHSIG = 1
+
+
+class Answers:
+    """Frames to the parent, and the alarm clock of the parser."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out = out
+        self._told_s = 0.0
+        self._parser_s = 0.0
+
+    def start(self, parser_s: float) -> None:
+        self._parser_s = parser_s
+        self._wind()
+
+    def item(self, item: Item) -> None:
+        self._send(FOUND, list(item)) if isinstance(item, Found) else self._refused(item)
+        if time.monotonic() - self._told_s > SIGN_OF_LIFE_S:
+            self._out.flush()
+            self._wind()
+
+    def touch(self) -> None:
+        if time.monotonic() - self._told_s > SIGN_OF_LIFE_S:
+            self._send(ALIVE, [])
+            self._out.flush()
+            self._wind()
+
+    def done(self) -> None:
+        self._send(DONE, [])
+        self._out.flush()
+
+    def _refused(self, item: Quarantined) -> None:
+        self._send(REFUSED, [item.name, item.line, item.reason])
+
+    def _send(self, kind: int, values: list[Any]) -> None:
+        try:
+            content = orjson.dumps(values)
+        except TypeError:  # a text with half characters, as PDFs give
+            content = orjson.dumps([_mended(value) if isinstance(value, str) else value for value in values])
+        self._out.write(FRAME.pack(len(content), kind) + content)
+
+    def _wind(self) -> None:
+        """Give the parser its seconds anew: the kernel ends the process when they are over."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        until_s = math.ceil(used.ru_utime + used.ru_stime + self._parser_s)
+        resource.setrlimit(resource.RLIMIT_CPU, (until_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        self._told_s = time.monotonic()
+
+
+def serve(request: dict[str, Any], answers: Answers) -> None:
+    """Read one file and send what is in it."""
+    limits, name = Limits(**request["limits"]), str(request["name"])
+    answers.start(limits.parser_s)
+    try:
+        with foreign("file"), open(request["path"], "rb") as file:
+            content = Content(
+                name,
+                file,
+                format_of(name),
+                limits,
+                Fields(**request["fields"]),
+                tuple(request["patterns"]),
+                request["path"],
+                touch=answers.touch,
+            )
+            for item in items(content):
+                answers.item(item)
+    except Unreadable as error:
+        answers.item(Quarantined(name, error.line, str(error)))
+    answers.done()
+
+
+def confine(parent: int, memory_bytes: int) -> None:
+    """End with the parent, and take no more than this."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(0)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_OPEN_MAX, FILES_OPEN_MAX))
+
+
+def _mended(text: str) -> str:
+    """With pairs of half characters joined, and single ones replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _own_output() -> IO[bytes]:
+    """The way to the parent, out of reach of what parsers print."""
+    out = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+    return out
+
+
+def main() -> None:
+    """Serve until the parent closes its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    confine(int(sys.argv[1]), int(sys.argv[2]))
+    with _own_output() as out:
+        answers = Answers(out)
+        for line in sys.stdin.buffer:
+            serve(orjson.loads(line), answers)
+
+
+if __name__ == "__main__":
+    main()

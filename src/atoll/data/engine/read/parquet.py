@@ -1,0 +1,66 @@
+"""Parquet: a record a row. Only the columns that are wanted are read, some hundred rows at a time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atoll.data.engine.read.content import Content
+from atoll.data.engine.read.item import Item, Quarantined, Unreadable
+from atoll.data.engine.read.records import Records
+
+ROWS = 256
+BUFFER_BYTES = 1 << 20
+CHAT_COLUMNS = (
+    *("messages", "conversations", "prompt", "completion"),
+    *("instruction", "input", "output", "response", "system"),
+)
+
+
+def read(content: Content) -> Iterator[Item]:
+    """A text of every row of the file, or of its row groups from `start` up to `stop`."""
+    try:
+        file = open_file(content.path or io.BytesIO(content.whole()))
+        columns = _columns(file.schema_arrow, content)
+        groups = list(range(content.start, content.stop or file.num_row_groups))
+        batches = file.iter_batches(ROWS, row_groups=groups, columns=columns, use_threads=False)
+        yield from _items(batches, content)
+    except (pa.ArrowException, OSError) as error:
+        raise Unreadable(f"it is not sound Parquet: {_first_line(error)}") from error
+
+
+def open_file(source: Any) -> pq.ParquetFile:
+    """The file, set to hold little of it at a time."""
+    return pq.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER_BYTES)
+
+
+def _columns(schema: pa.Schema, content: Content) -> list[str]:
+    """The columns to read; raises Unreadable, naming those there are, when none holds texts."""
+    fields = content.fields
+    top = {name.split(".")[0] if name not in schema.names else name for name in (fields.id, fields.title, fields.url)}
+    text = fields.text if fields.text in schema.names else fields.text.split(".")[0]
+    if text in schema.names:
+        return [name for name in schema.names if name in {text, *top}]
+    if not set(CHAT_COLUMNS) & set(schema.names):
+        raise Unreadable(f"it has no column {fields.text!r}; its columns are {', '.join(schema.names)}")
+    return [name for name in schema.names if name in {*CHAT_COLUMNS, *top}]
+
+
+def _items(batches: Iterator[pa.RecordBatch], content: Content) -> Iterator[Item]:
+    records = Records(content.name, content.fields, content.limits.text_bytes_max)
+    first = content.first_line
+    for batch in batches:
+        for number, record in enumerate(batch.to_pylist(), first):
+            try:
+                yield records.found(record, number)
+            except Unreadable as error:
+                yield Quarantined(content.name, number, str(error))
+        first += batch.num_rows
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]

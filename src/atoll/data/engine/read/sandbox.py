@@ -1,0 +1,184 @@
+"""The sandbox: a child process that parses risky files for us, one after the other.
+
+It is started when first needed, kept for the next file, and replaced when it died or was too slow; a file that it died
+of is quarantined, and no other. Each thread has its own, for a child ends with the thread that started it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import orjson
+
+from atoll.data.engine.plan import Fields
+from atoll.data.engine.read.child import ALIVE, DONE, FOUND, FRAME
+from atoll.data.engine.read.item import File, Found, Item, Limits, Quarantined
+
+READ_BYTES = 256 << 10
+WAIT_FACTOR = 20
+"""A child on a busy machine may take so many times its CPU seconds; only one that waits for ever needs more."""
+
+_KEPT_VARIABLES = ("PATH", "HOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT", "TMPDIR")
+
+
+class _Ended(Exception):
+    """The child will send no more; the message says why."""
+
+
+class _Died(_Ended):
+    """It ended by itself, not for being slow."""
+
+
+class Sandbox:
+    """One child at a time, with these limits."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.owner = os.getpid()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._buffer = bytearray()
+
+    def items(self, file: File, fields: Fields, patterns: tuple[str, ...]) -> Iterator[Item]:
+        """What is in the file; if the child does not live through it, a Quarantined that says why."""
+        request = {
+            "name": file.name,
+            "path": file.path,
+            "fields": asdict(fields),
+            "patterns": patterns,
+            "limits": asdict(self.limits),
+        }
+        is_done = False
+        try:
+            item = self._first_answer(orjson.dumps(request) + b"\n")
+            while item:
+                yield item
+                item = self._answer()
+            is_done = True
+        except _Ended as error:
+            yield Quarantined(file.name, 0, str(error))
+        finally:
+            if not is_done:
+                self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child, whatever it does."""
+        child, self._child = self._child, None
+        self._buffer.clear()
+        if child and self.owner == os.getpid():
+            child.kill()
+            child.wait()
+        for pipe in (child.stdin, child.stdout) if child else ():
+            if pipe:
+                pipe.close()
+
+    def _first_answer(self, request: bytes) -> Item | None:
+        """The first item of a file. A child that dies before it may have died of an earlier file: ask a new one."""
+        if self._child:
+            try:
+                return self._asked(self._child, request)
+            except _Died:
+                self.close()
+        self._child = self._started()
+        return self._asked(self._child, request)
+
+    def _asked(self, child: subprocess.Popen[bytes], request: bytes) -> Item | None:
+        assert child.stdin
+        try:
+            child.stdin.write(request)
+        except BrokenPipeError as error:
+            raise self._end() from error
+        return self._answer()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        environment |= {
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONHASHSEED": "0",
+            "PYTHONUTF8": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-P", "-m", "atoll.data.engine.read.child"]
+        return subprocess.Popen(
+            [*command, str(os.getpid()), str(self.limits.parser_memory_bytes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            env=environment,
+        )
+
+    def _answer(self) -> Item | None:
+        """The next item, None when the file is done; raises _Ended."""
+        while True:
+            length, kind = FRAME.unpack(self._take(FRAME.size))
+            if length > 8 * self.limits.text_bytes_max + READ_BYTES:
+                raise _Ended(f"its parser sent {length} bytes at once")
+            content = orjson.loads(self._take(length))
+            if kind == DONE:
+                return None
+            if kind != ALIVE:
+                return Found(*content) if kind == FOUND else Quarantined(*content)
+
+    def _take(self, size: int) -> bytes:
+        """The next bytes from the child."""
+        assert self._child and self._child.stdout
+        pipe = self._child.stdout.fileno()
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        while len(self._buffer) < size:
+            if not poll.poll(WAIT_FACTOR * self.limits.parser_s * 1000):
+                raise _Ended(f"its parser sent nothing for {WAIT_FACTOR * self.limits.parser_s:g} s")
+            data = os.read(pipe, READ_BYTES)
+            if not data:
+                raise self._end()
+            self._buffer += data
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return taken
+
+    def _end(self) -> _Ended:
+        """Why the child has ended."""
+        assert self._child
+        status = self._child.wait()
+        if status == -signal.SIGXCPU:
+            return _Ended(f"its parser took more than {self.limits.parser_s:g} s of CPU time")
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return _Died(f"its parser {how}; it may have {self.limits.parser_memory_bytes} bytes of memory")
+
+
+_local = threading.local()
+_all: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+
+
+def sandbox(limits: Limits) -> Sandbox:
+    """This thread's sandbox with these limits."""
+    found: Sandbox | None = getattr(_local, "sandbox", None)
+    if found and (found.limits != limits or found.owner != os.getpid()):
+        found.close()
+        found = None
+    if found is None:
+        found = _local.sandbox = Sandbox(limits)
+        _all.add(found)
+    return found
+
+
+def close() -> None:
+    """End every child of this process."""
+    for each in list(_all):
+        each.close()
+
+
+atexit.register(close)

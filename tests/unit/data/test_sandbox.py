@@ -1,0 +1,170 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from atoll.data.engine.plan import Fields
+from atoll.data.engine.read.formats import DOCUMENTS
+from atoll.data.engine.read.item import File, Found, Item, Limits, Quarantined
+from atoll.data.engine.read.sandbox import Sandbox, sandbox
+
+SMALL = Limits(parser_memory_bytes=400 << 20, parser_s=1)
+
+
+@pytest.fixture
+def box() -> Iterator[Sandbox]:
+    made = Sandbox(SMALL)
+    yield made
+    made.close()
+
+
+def _read(box: Sandbox, path: Path) -> list[Item]:
+    file = File(path.name, str(path), path.stat().st_size)
+    return list(box.items(file, Fields(), DOCUMENTS))
+
+
+def _page(tmp_path: Path, name: str = "a.html") -> Path:
+    (tmp_path / name).write_text("<p>words")
+    return tmp_path / name
+
+
+def _child(box: Sandbox) -> int:
+    assert box._child
+    return box._child.pid
+
+
+def _open_files(pid: int | str = "self") -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def _endless_pdf(path: Path) -> Path:
+    """A small PDF whose page has millions of operators."""
+    content = zlib.compress(b"BT /F 9 Tf " + b"(x) Tj 5 0 Td " * 1_000_000 + b"ET")
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Contents 5 0 R/Resources<</Font<</F 4 0 R>>>>>>",
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        b"<</Length %d/Filter/FlateDecode>>\nstream\n%s\nendstream" % (len(content), content),
+    ]
+    body, places = b"%PDF-1.4\n", []
+    for number, item in enumerate(objects, 1):
+        places.append(len(body))
+        body += b"%d 0 obj\n%s\nendobj\n" % (number, item)
+    table = b"xref\n0 6\n0000000000 65535 f \n" + b"".join(b"%010d 00000 n \n" % place for place in places)
+    path.write_bytes(body + table + b"trailer<</Size 6/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % len(body))
+    return path
+
+
+def test_one_child_reads_many_files_and_leaks_none(box: Sandbox, tmp_path: Path) -> None:
+    pages = [_page(tmp_path, f"{number}.html") for number in range(30)]
+    _read(box, pages[0])
+    child, ours, theirs = _child(box), _open_files(), _open_files(_child(box))
+    assert [item.text for page in pages for item in _read(box, page) if isinstance(item, Found)] == ["words"] * 30
+    assert (_child(box), _open_files(), _open_files(child)) == (child, ours, theirs)
+    box.close()
+    assert _open_files() == ours - 2
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_file_that_takes_too_long_is_quarantined_and_the_next_is_read(box: Sandbox, tmp_path: Path) -> None:
+    assert _read(box, _endless_pdf(tmp_path / "a.pdf")) == [
+        Quarantined("a.pdf", 0, "its parser took more than 1 s of CPU time")
+    ]
+    assert isinstance(_read(box, _page(tmp_path))[0], Found)
+
+
+def test_a_file_that_takes_too_much_memory_is_quarantined_and_the_next_is_read(tmp_path: Path) -> None:
+    box = Sandbox(Limits(parser_memory_bytes=200 << 20))
+    (tmp_path / "a.json").write_bytes(b"[" + b"{}," * 4_000_000 + b"{}]")
+    (refused,) = _read(box, tmp_path / "a.json")
+    assert isinstance(refused, Quarantined)
+    assert "memory" in refused.reason
+    assert isinstance(_read(box, _page(tmp_path))[0], Found)
+    box.close()
+
+
+def test_a_child_that_dies_in_a_file_spoils_only_that(box: Sandbox, tmp_path: Path) -> None:
+    text = "x" * 1000
+    (tmp_path / "a.json").write_text("[" + ",".join([f'{{"text": "{text}"}}'] * 2000) + "]")
+    items = box.items(File("a.json", str(tmp_path / "a.json"), 0), Fields(), DOCUMENTS)
+    assert isinstance(next(items), Found)
+    os.kill(_child(box), signal.SIGKILL)
+    assert list(items)[-1] == Quarantined(
+        "a.json", 0, "its parser was ended by SIGKILL; it may have 419430400 bytes of memory"
+    )
+    assert isinstance(_read(box, _page(tmp_path))[0], Found)
+
+
+def test_a_child_that_died_between_files_spoils_none(box: Sandbox, tmp_path: Path) -> None:
+    _read(box, _page(tmp_path))
+    os.kill(_child(box), signal.SIGKILL)
+    assert isinstance(_read(box, _page(tmp_path))[0], Found)
+
+
+def test_a_reader_that_stops_early_leaves_nothing_for_the_next(box: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"text": "one"}, {"text": "two"}]')
+    items = box.items(File("a.json", str(tmp_path / "a.json"), 0), Fields(), DOCUMENTS)
+    next(items)
+    items.close()  # type: ignore[attr-defined]
+    assert [item.text for item in _read(box, _page(tmp_path)) if isinstance(item, Found)] == ["words"]
+
+
+def test_a_child_cannot_write_files_and_sees_no_secrets(
+    box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_SECRET", "hidden")
+    _read(box, _page(tmp_path))
+    limits = Path(f"/proc/{_child(box)}/limits").read_text()
+    assert "Max file size             0 " in limits
+    assert "hidden" not in Path(f"/proc/{_child(box)}/environ").read_text()
+
+
+def test_each_thread_has_a_sandbox_of_its_own() -> None:
+    found: list[Sandbox] = []
+    thread = threading.Thread(target=lambda: found.append(sandbox(SMALL)))
+    thread.start()
+    thread.join()
+    assert sandbox(SMALL) is sandbox(SMALL)
+    assert found[0] is not sandbox(SMALL)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_a_child_ends_with_its_parent(tmp_path: Path, ending: signal.Signals) -> None:
+    program = (
+        "import sys, time\n"
+        "from atoll.data.engine.plan import Fields\n"
+        "from atoll.data.engine.read.item import File, Limits\n"
+        "from atoll.data.engine.read.sandbox import sandbox\n"
+        "box = sandbox(Limits())\n"
+        "list(box.items(File('a.html', sys.argv[1], 0), Fields(), ()))\n"
+        "print(box._child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", program, str(_page(tmp_path))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        os.kill(parent.pid, ending)
+    _wait_until_gone(child)
+
+
+def _wait_until_gone(pid: int) -> None:
+    until_s = time.monotonic() + 20
+    while _is_running(pid):
+        assert time.monotonic() < until_s, f"process {pid} lives on"
+        time.sleep(0.01)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
