@@ -1,142 +1,124 @@
+from pathlib import Path
+
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from atoll.data.engine import dedup
-from atoll.data.engine.dedup import Duplicates, Forest, ShingleSets, buckets, exact_groups, jaccard, losers
-from atoll.data.engine.minhash import shingles, signatures
-from atoll.data.engine.scan import scan
-from atoll.data.engine.statistics import exact_digests
+from atoll.core.errors import Invalid
+from atoll.data.engine.dedup import Dedup, Lines, Near, Semantic, Substrings, Verdict, find_duplicates, index
+from atoll.data.recipes.parts import DedupSpec
+from duplicates import Direct, corpus_of, stages_in
 
 WORDS = [f"word{number}" for number in range(400)]
 LONG = " ".join(WORDS[:200])
-NEARLY = " ".join([*WORDS[:190], *WORDS[300:310]])
+NEARLY = " ".join([*WORDS[:190], *WORDS[300:306]])
 OTHER = " ".join(WORDS[200:])
 
 
-def _duplicates(texts: list[str], threshold: float = 0.75) -> Duplicates:
-    batch = pa.array(texts)
-    found = scan(batch)
-    return Duplicates(
-        exact_digests(batch), signatures(found, 112), lambda index: shingles(found.tokens_of(index)), threshold
+def _found(folder: Path, texts: list[str], spec: Dedup = Dedup(), members: list[bool] | None = None, **more) -> Verdict:  # noqa: B008
+    corpus = corpus_of(folder / "corpus", texts, batch_rows=2, **more)
+    wanted = np.ones(len(texts), bool) if members is None else np.array(members)
+    return find_duplicates(corpus, stages_in(folder / "stages"), spec, wanted)
+
+
+def _dropped(verdict: Verdict) -> dict[str, list[int]]:
+    return {reason: np.flatnonzero(lost).tolist() for reason, lost in verdict.reasons.items()}
+
+
+def test_each_kind_looks_at_what_the_kinds_before_it_left(tmp_path: Path) -> None:
+    texts = [LONG, LONG, NEARLY, OTHER, "short text"]
+    verdict = _found(tmp_path, texts, Dedup(url=True), url=["", "http://a.b/1", "", "http://a.b/1/", "http://A.b/1#x"])
+    assert _dropped(verdict) == {"exact_duplicate": [1], "url_duplicate": [4], "near_duplicate": [2]}
+    assert np.flatnonzero(verdict.kept).tolist() == [0, 3]
+    assert verdict.clusters.tolist() == [0, 0, 0, 3, 4]
+    assert verdict.cuts is None
+
+
+def test_clusters_hold_documents_that_are_no_members_but_drop_nobody_for_them(tmp_path: Path) -> None:
+    bridge, one, other = " ".join(WORDS[:100]), " ".join(WORDS[:82]), " ".join(WORDS[18:100])
+    verdict = _found(tmp_path, [bridge, one, other], members=[False, True, True])
+    assert verdict.kept.tolist() == [False, True, True]
+    assert verdict.clusters.tolist() == [0, 0, 0]
+
+
+def test_near_copies_stay_when_near_is_not_asked_for_but_share_a_cluster(tmp_path: Path) -> None:
+    verdict = _found(tmp_path, [LONG, NEARLY], Dedup(near=None))
+    assert verdict.kept.all()
+    assert "near_duplicate" not in verdict.reasons
+    assert verdict.clusters.tolist() == [0, 0]
+
+
+def test_a_half_copy_is_dropped_whichever_comes_first(tmp_path: Path) -> None:
+    lines = [f"line number {number} of a text that is long enough to be compared" for number in range(20)]
+    whole, half = "\n".join(lines), "\n".join(lines[:10])
+    for name, texts in (("one", [whole, half]), ("other", [half, whole])):
+        for kind in (Dedup(lines=Lines()), Dedup(substrings=Substrings())):
+            verdict = _found(tmp_path / name / str(bool(kind.lines)), texts, kind)
+            assert _dropped(verdict)["repeated_text"] == [texts.index(half)]
+
+
+def test_the_last_two_kinds_are_meaning_and_the_index(tmp_path: Path) -> None:
+    texts = ["up we go", "up they went", "down it fell", "known thing"]
+    earlier = corpus_of(tmp_path / "earlier", ["known thing"])
+    index.add(tmp_path / "index", earlier, np.ones(1, bool), Dedup(), "run-1")
+    corpus = corpus_of(tmp_path / "corpus", texts)
+    spec = Dedup(semantic=Semantic(), index=str(tmp_path / "index"))
+    verdict = find_duplicates(corpus, stages_in(tmp_path / "stages"), spec, np.ones(4, bool), by_first_letter)
+    assert _dropped(verdict)["semantic_duplicate"] == [0]
+    assert _dropped(verdict)["known_before"] == [3]
+
+
+def by_first_letter(texts: list[str]) -> np.ndarray:
+    return np.array([np.eye(26)[ord(text[0]) - ord("a")] for text in texts], np.float32)
+
+
+def test_nothing_is_found_in_nothing(tmp_path: Path) -> None:
+    spec = Dedup(url=True, lines=Lines(), substrings=Substrings(), semantic=Semantic())
+    verdict = _found(tmp_path, [], spec)
+    assert len(verdict.kept) == len(verdict.clusters) == 0
+    verdict = _found(tmp_path / "empty", ["", "", "!!", "??"], spec, members=[True, True, True, False])
+    assert verdict.clusters.tolist() == [0, 0, 2, 3]
+
+
+def test_a_second_run_over_the_same_stages_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = corpus_of(tmp_path / "corpus", [LONG, NEARLY, OTHER])
+    spec, members = Dedup(url=True, lines=Lines(), substrings=Substrings()), np.ones(3, bool)
+    first = find_duplicates(corpus, stages_in(tmp_path / "stages"), spec, members)
+    monkeypatch.setattr(Direct, "run", lambda self, calls: iter([pytest.fail(f"did {call} again") for call in calls]))
+    again = find_duplicates(corpus, stages_in(tmp_path / "stages"), spec, members)
+    assert _dropped(again) == _dropped(first)
+
+
+def test_the_recipe_and_the_plan_mean_the_same() -> None:
+    assert Dedup.of(DedupSpec().model_dump()) == Dedup()
+    recipe = DedupSpec.model_validate(
+        {"lines": {}, "substrings": {}, "semantic": {}, "near": {"cjk_characters": 3}, "keep": "best"}
     )
+    wanted = Dedup(
+        lines=Lines(), substrings=Substrings(), semantic=Semantic(), near=Near(cjk_characters=3), keep="best"
+    )
+    assert Dedup.of(recipe.model_dump()) == wanted
 
 
-def _all(texts: list[str]) -> np.ndarray:
-    return np.ones(len(texts), bool)
+def test_the_longest_stays_and_of_equally_long_ones_the_smaller_id(tmp_path: Path) -> None:
+    verdict = _found(tmp_path, [NEARLY, LONG, LONG], ids=["a", "c", "b"])
+    assert verdict.kept.tolist() == [False, False, True]
 
 
-def test_equal_and_nearly_equal_texts_share_a_cluster() -> None:
-    texts = [LONG, OTHER, NEARLY, LONG]
-    assert _duplicates(texts).cluster(_all(texts)).tolist() == [0, 1, 0, 0]
+def test_the_best_stays_then_the_longest(tmp_path: Path) -> None:
+    notes = {"quality_prose": [0.2, 0.9, 0.9]}
+    verdict = _found(tmp_path, [LONG, NEARLY, NEARLY + " end"], Dedup(keep="best"), notes=notes)
+    assert verdict.kept.tolist() == [False, False, True]
 
 
-def test_chinese_copies_with_a_few_edits_share_a_cluster() -> None:
-    text = "".join(chr(0x4E00 + number * 7) for number in range(300))
-    copy = text[:100] + "改" + text[101:]
-    assert _duplicates([text, copy, text[::-1]]).cluster(np.ones(3, bool)).tolist() == [0, 0, 2]
+def test_the_first_stays(tmp_path: Path) -> None:
+    verdict = _found(tmp_path, [NEARLY, LONG, LONG], Dedup(keep="first"))
+    assert verdict.kept.tolist() == [True, False, False]
 
 
-def test_a_candidate_below_the_threshold_is_not_joined() -> None:
-    texts = [LONG, NEARLY]
-    assert _duplicates(texts, threshold=0.95).cluster(_all(texts)).tolist() == [0, 1]
-
-
-def test_texts_without_words_are_equal_only_when_they_are() -> None:
-    texts = ["!!", "??", "!!"]
-    assert _duplicates(texts).cluster(_all(texts)).tolist() == [0, 1, 0]
-
-
-def test_a_text_outside_the_members_joins_nothing_until_it_is_a_member() -> None:
-    bridge = " ".join(WORDS[:100])
-    one, other = " ".join(WORDS[:82]), " ".join(WORDS[18:100])
-    texts = [bridge, one, other]
-    duplicates = _duplicates(texts)
-    assert duplicates.cluster(np.array([False, True, True])).tolist() == [0, 1, 2]
-    assert duplicates.cluster(_all(texts)).tolist() == [0, 0, 0]
-
-
-def test_a_refused_pair_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-
-    def counting(one, other):
-        seen.append((one, other))
-        return jaccard(one, other)
-
-    monkeypatch.setattr(dedup, "jaccard", counting)
-    texts = [LONG, NEARLY]
-    duplicates = _duplicates(texts, threshold=0.95)
-    duplicates.cluster(_all(texts))
-    duplicates.cluster(_all(texts))
-    assert len(seen) == 1
-
-
-def test_many_equal_texts_need_no_verification(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dedup, "jaccard", lambda one, other: pytest.fail("verified equal texts"))
-    assert set(_duplicates([LONG] * 500).cluster(np.ones(500, bool)).tolist()) == {0}
-
-
-def test_a_bucket_of_copies_needs_one_verification_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    monkeypatch.setattr(dedup, "jaccard", lambda one, other: seen.append(1) or jaccard(one, other))
-    texts = [f"{LONG} end{number}" for number in range(60)]
-    assert set(_duplicates(texts).cluster(_all(texts)).tolist()) == {0}
-    assert len(seen) == 59
-
-
-def test_progress_is_told_band_by_band() -> None:
-    told = []
-    _duplicates([LONG]).cluster(np.ones(1, bool), lambda done, total: told.append((done, total)))
-    assert told[-1] == (22, 22)
-
-
-def test_jaccard_of_sets() -> None:
-    one, other = np.array([1, 2, 3], np.uint64), np.array([2, 3, 4], np.uint64)
-    assert jaccard(one, other) == 0.5
-    assert jaccard(one, one) == 1
-    assert jaccard(one[:0], other[:0]) == 0
-
-
-def test_shingle_sets_are_computed_again_when_they_were_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dedup, "SHINGLES_BYTES_MAX", 100)
-    computed: list[int] = []
-
-    def shingles_of(text: int):
-        computed.append(text)
-        return np.arange(10, dtype=np.uint64)[::-1] + np.uint64(text)
-
-    sets = ShingleSets(shingles_of)
-    assert sets[0].tolist() == list(range(10))
-    assert sets[0] is sets[0]
-    assert sets[1][0] == 1
-    assert sets[0][0] == 0
-    assert computed == [0, 1, 0]
-
-
-def test_a_forest_joins_and_names_the_least() -> None:
-    forest = Forest(6)
-    for one, other in ((5, 4), (4, 3), (1, 2)):
-        forest.join(one, other)
-    assert forest.roots().tolist() == [0, 1, 1, 3, 3, 3]
-
-
-def test_exact_groups_name_the_first() -> None:
-    assert exact_groups([b"a", b"b", b"a", b"b"]).tolist() == [0, 1, 0, 1]
-
-
-@pytest.mark.parametrize(
-    ("keys", "groups"), [([], []), ([7], []), ([7, 7], [[0, 1]]), ([3, 1, 3, 2, 1], [[1, 4], [0, 2]]), ([0, 1], [])]
-)
-def test_buckets_are_the_groups_of_equal_keys(keys: list[int], groups: list[list[int]]) -> None:
-    assert [group.tolist() for group in buckets(np.array(keys, np.uint64))] == groups
-
-
-def test_the_longest_of_a_cluster_stays_and_of_equals_the_smallest_id() -> None:
-    clusters, characters = np.array([0, 0, 0, 3, 3]), np.array([5, 9, 9, 1, 1])
-    lost = losers(clusters, np.ones(5, bool), characters, ["a", "c", "b", "x", "y"])
-    assert lost.tolist() == [True, True, False, False, True]
-
-
-def test_what_is_not_a_member_neither_stays_nor_goes() -> None:
-    members = np.array([True, False])
-    assert losers(np.array([0, 0]), members, np.array([1, 9]), ["a", "b"]).tolist() == [False, False]
+def test_an_unknown_policy_or_quality_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="keep is 'worst'"):
+        _found(tmp_path / "a", [LONG], Dedup(keep="worst"))
+    with pytest.raises(Invalid, match="no column"):
+        _found(tmp_path / "b", [LONG], Dedup(keep="best"))
+    with pytest.raises(Invalid, match="quality_prose"):
+        _found(tmp_path / "c", [LONG], Dedup(keep="best", quality="quality_prose"), notes={"quality_other": [1.0]})

@@ -1,0 +1,225 @@
+"""Candidate pairs of near duplicates: texts that agree on all rows of a band of their MinHash signatures.
+
+Texts are numbered by their digests here, so what is a candidate depends on the set of texts alone. All pairs of a
+bucket (texts equal in a band) of up to BUCKET_MAX texts are candidates. In a larger bucket each text meets the first
+one and the NEIGHBOURS that follow it when the bucket is ordered by the rows after the band, so that likely pairs are
+close (an LSH forest: Bawa, Condie, Ganesan 2005); every band orders by other rows. A pair whose signatures agree too
+little to reach the threshold, by DEVIATIONS standard deviations, is no candidate. So the cost is linear in the texts.
+
+Signatures are held as their lowest bytes: 112 bytes a text, on disk, mapped. Nothing is verified here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atoll.data.engine.corpus import Batch, Corpus
+from atoll.data.engine.dedup.exact import Indices, digests, grouped
+from atoll.data.engine.dedup.forest import Pairs
+from atoll.data.engine.dedup.spec import Near
+from atoll.data.engine.kernel import inner, kernel
+from atoll.data.engine.minhash import band_keys, rows_of_band
+from atoll.data.engine.stages import Stages
+
+BUCKET_MAX = 16
+NEIGHBOURS = 8
+DEVIATIONS = 4.0
+
+KEYS, SKETCH, FILLED, STANDING, PAIRS = "keys.npy", "sketch.npy", "filled.npy", "standing.npy", "pairs.npy"
+
+Sketch = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """standing: int64, the first document of each text that has shingles. pairs: a file of Pairs of places in it for
+    each band, each pair once, the smaller place first."""
+
+    standing: Indices
+    pairs: list[Path]
+
+
+@dataclass(frozen=True, slots=True)
+class _Band:
+    number: int
+    rows: int
+    agreements_min: int
+    keys: tuple[Path, ...]
+    sketch: Path
+
+
+def candidates(corpus: Corpus, stages: Stages, near: Near) -> Candidates:
+    """The candidate pairs of all texts of the corpus; by stages, one band in memory at a time."""
+    rows = rows_of_band(near.threshold, near.permutations)
+    bands = near.permutations // rows
+    noted = stages.map("dedup-keys", _note_batch, [(batch, rows, bands) for batch in corpus])
+    joined = stages.map("dedup-sketch", _join_batches, [(list(corpus), noted)] if noted else [], "file")
+    if not joined:
+        return Candidates(np.empty(0, np.int64), [])
+    keys = tuple(folder / KEYS for folder in noted)
+    items = [_Band(band, rows, agreements_min(near), keys, joined[0]) for band in range(bands)]
+    found = stages.map("dedup-bands", _pair_band, items, "band")
+    return Candidates(np.load(joined[0] / STANDING), [folder / PAIRS for folder in found])
+
+
+def agreements_min(near: Near) -> int:
+    """How many of `permutations` entries two signatures must share to be candidates at the threshold."""
+    deviation = (near.permutations * near.threshold * (1 - near.threshold)) ** 0.5
+    return max(1, int(np.floor(near.permutations * near.threshold - DEVIATIONS * deviation)))
+
+
+def pairs_of(keys: NDArray[np.uint64], sketch: Sketch, first_row: int, least: int) -> Pairs:
+    """The candidate pairs among texts with these band keys, each once, ascending.
+
+    sketch: uint8 (texts, permutations). first_row: the row after the band.
+    """
+    order, starts = _buckets(keys)
+    parts = []
+    for begin, stop in _portions(starts):
+        bounds = starts[begin : stop + 1]
+        members = order[bounds[0] : bounds[-1]]
+        found = _pair_buckets(members, bounds - bounds[0], sketch, first_row, least, BUCKET_MAX, NEIGHBOURS)
+        parts.append(found)
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
+
+
+def _buckets(keys: NDArray[np.uint64]) -> tuple[Indices, Indices]:
+    """The places of keys that occur twice or more, group by group and ascending in each; where the groups start."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    is_equal = ordered[1:] == ordered[:-1]
+    in_group = np.zeros(len(keys), bool)
+    in_group[1:] = is_equal
+    in_group[:-1] |= is_equal
+    begins = np.ones(len(keys), bool)
+    begins[1:] = ~is_equal
+    kept = order[in_group]
+    starts = np.flatnonzero(begins[in_group])
+    return kept, np.append(starts, len(kept))
+
+
+def _portions(starts: Indices, texts_max: int = 1 << 17) -> list[tuple[int, int]]:
+    """Ranges of buckets of about so many texts, so that the pairs of one range fit in memory."""
+    groups = len(starts) - 1
+    marks = np.searchsorted(starts, np.arange(0, starts[-1] + texts_max, texts_max))
+    edges = np.unique(np.minimum(marks, groups)).tolist()
+    return list(pairwise(edges))
+
+
+@inner
+def agreements(one: Sketch, other: Sketch) -> int:
+    """How many entries two signatures share, one in 256 others taken for equal."""
+    total = 0
+    for place in range(len(one)):
+        total += one[place] == other[place]
+    return total
+
+
+@inner
+def forest_value(entries: Sketch, first_row: int) -> np.uint64:
+    """Eight entries from `first_row` on (around the end) as one word: near texts have near words, mostly."""
+    value = np.uint64(0)
+    for step in range(8):
+        value = value << np.uint64(8) | np.uint64(entries[(first_row + step) % len(entries)])
+    return value
+
+
+@kernel
+def _forest_order(members: Indices, sketch: Sketch, first_row: int) -> Indices:
+    """The members in the order of their forest values, equal ones by number."""
+    values = np.empty(len(members), np.uint64)
+    for place in range(len(members)):
+        values[place] = forest_value(sketch[members[place]], first_row)
+    return members[np.argsort(values, kind="mergesort")]
+
+
+@kernel
+def _pair_buckets(
+    members: Indices,
+    starts: Indices,
+    sketch: Sketch,
+    first_row: int,
+    least: int,
+    bucket_max: int,
+    neighbours: int,
+) -> Pairs:
+    count = 0
+    for group in range(len(starts) - 1):
+        size = starts[group + 1] - starts[group]
+        count += size * (size - 1) // 2 if size <= bucket_max else size * (neighbours + 1)
+    pairs = np.empty(count, np.uint64)
+    count = 0
+    for group in range(len(starts) - 1):
+        bucket = members[starts[group] : starts[group + 1]]
+        if len(bucket) <= bucket_max:
+            count = _pair_window(bucket, len(bucket), sketch, least, pairs, count)
+            continue
+        first = bucket[0]
+        ordered = _forest_order(bucket, sketch, first_row)
+        count = _pair_window(ordered, neighbours, sketch, least, pairs, count)
+        for place in range(1, len(bucket)):
+            count = _pair(first, bucket[place], sketch, least, pairs, count)
+    return pairs[:count].copy()
+
+
+@inner
+def _pair_window(ordered: Indices, window: int, sketch: Sketch, least: int, pairs: Pairs, count: int) -> int:
+    for place in range(len(ordered)):
+        for after in range(place + 1, min(place + 1 + window, len(ordered))):
+            count = _pair(ordered[place], ordered[after], sketch, least, pairs, count)
+    return count
+
+
+@inner
+def _pair(one: int, other: int, sketch: Sketch, least: int, pairs: Pairs, count: int) -> int:
+    if agreements(sketch[one], sketch[other]) < least:
+        return count
+    pairs[count] = np.uint64(min(one, other)) << np.uint64(32) | np.uint64(max(one, other))
+    return count + 1
+
+
+def _note_batch(item: tuple[Batch, int, int], folder: Path) -> None:
+    """The band keys (bands, documents), the sketch (documents, permutations) and who has shingles, of one batch."""
+    batch, rows, bands = item
+    signatures = batch.signatures
+    keys = np.empty((bands, batch.rows), np.uint64)
+    for band in range(bands):
+        keys[band] = band_keys(signatures, band, rows)
+    np.save(folder / KEYS, keys)
+    np.save(folder / SKETCH, signatures.astype(np.uint8))
+    np.save(folder / FILLED, (signatures != 0xFFFFFFFF).any(axis=1))
+
+
+def _join_batches(item: tuple[list[Batch], list[Path]], folder: Path) -> None:
+    """Which documents stand for their texts, ordered by digest, and the sketches in that order, in one file."""
+    batches, noted = item
+    filled = np.concatenate([np.load(place / FILLED) for place in noted])
+    _, firsts = grouped(*digests(Corpus(batches)))
+    standing = firsts[filled[firsts]]
+    np.save(folder / STANDING, standing)
+    place_of = np.full(len(filled), -1, np.int64)
+    place_of[standing] = np.arange(len(standing))
+    columns = np.load(noted[0] / SKETCH, mmap_mode="r").shape[1]
+    shape = (len(standing), columns)
+    sketch = np.lib.format.open_memmap(folder / SKETCH, "w+", np.uint8, shape) if len(standing) else np.empty(shape)
+    for batch, place in zip(batches, noted, strict=True):
+        places = place_of[batch.first : batch.first + batch.rows]
+        sketch[places[places >= 0]] = np.load(place / SKETCH)[places >= 0]
+
+
+def _pair_band(item: _Band, folder: Path) -> None:
+    standing = np.load(item.sketch / STANDING)
+    parts = [np.load(path, mmap_mode="r")[item.number] for path in item.keys]
+    keys = np.concatenate(parts)[standing]
+    if len(standing):
+        sketch = np.load(item.sketch / SKETCH, mmap_mode="r")
+        first_row = (item.number + 1) * item.rows
+        pairs = pairs_of(keys, np.asarray(sketch), first_row, item.agreements_min)
+    else:
+        pairs = np.empty(0, np.uint64)
+    np.save(folder / PAIRS, pairs)

@@ -1,0 +1,73 @@
+"""Disjoint sets as an array of parents (Tarjan 1975): the root of a set is its least member.
+
+Which pairs are joined decides the sets, never the order they are joined in.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atoll.data.engine.dedup.exact import Indices, Mask
+from atoll.data.engine.kernel import inner, kernel
+
+Pairs = NDArray[np.uint64]
+"""One word a pair: the smaller member in the upper half, the greater in the lower; so a sort orders them."""
+
+_HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+
+
+def members_of(pairs: Pairs) -> Indices:
+    """The two members of every pair; int64 (pairs, 2)."""
+    return np.stack([pairs >> _HALF, pairs & _LOW], axis=1).astype(np.int64)
+
+
+@inner
+def root(parents: Indices, member: int) -> int:
+    """The least member of the set `member` is in; shortens the way there."""
+    while parents[member] != member:
+        parents[member] = parents[parents[member]]
+        member = parents[member]
+    return member
+
+
+@kernel
+def join(parents: Indices, pairs: Indices) -> None:
+    """Make one set of each pair's two."""
+    for place in range(len(pairs)):
+        one, other = root(parents, pairs[place, 0]), root(parents, pairs[place, 1])
+        if one < other:
+            parents[other] = one
+        else:
+            parents[one] = other
+
+
+@kernel
+def apart(parents: Indices, pairs: Indices) -> Mask:
+    """Which pairs join two sets that are not one yet, each pair seen alone."""
+    result = np.empty(len(pairs), np.bool_)
+    for place in range(len(pairs)):
+        result[place] = root(parents, pairs[place, 0]) != root(parents, pairs[place, 1])
+    return result
+
+
+@kernel
+def spanning(parents: Indices, pairs: Indices, chosen: Mask) -> None:
+    """Choose, of the pairs not chosen yet, those that would connect as much as all do (Kruskal 1956).
+
+    parents is used up: it ends as if every chosen pair had been joined.
+    """
+    for place in range(len(pairs)):
+        if chosen[place]:
+            continue
+        one, other = root(parents, pairs[place, 0]), root(parents, pairs[place, 1])
+        if one != other:
+            chosen[place] = True
+            parents[max(one, other)] = min(one, other)
+
+
+@kernel
+def flatten(parents: Indices) -> None:
+    """Let every member point at its root."""
+    for member in range(len(parents)):
+        parents[member] = parents[parents[member]]  # parents are smaller, so theirs are flat already

