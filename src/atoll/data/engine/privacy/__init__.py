@@ -1,0 +1,12 @@
+"""Personal data in texts: found, counted, and acted upon.
+
+A compiled scan over UTF-8 lets few places through; each is verified by check digits, ranges, dictionaries and what
+stands beside it. Names and addresses without such context are not found.
+"""
+
+from atoll.data.engine.privacy.actions import ACTIONS, Actions, Applied, Dropped
+from atoll.data.engine.privacy.count import COLUMNS, count
+from atoll.data.engine.privacy.find import Finder
+from atoll.data.engine.privacy.kinds import KINDS, MARKS, Span
+
+__all__ = ["ACTIONS", "COLUMNS", "KINDS", "MARKS", "Actions", "Applied", "Dropped", "Finder", "Span", "count"]
