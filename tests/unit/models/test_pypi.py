@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from atoll.core.errors import IntegrityError, Invalid, NotFound, ResourceExhausted, TooLarge, Unavailable
-from atoll.models.engine import pypi
-from atoll.models.sources import Source
+from atoll.core.origins import pypi
+from atoll.core.origins.source import Source
 
 _SOURCE = Source("pypi", "name", "1")
 

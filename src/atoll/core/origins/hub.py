@@ -1,8 +1,9 @@
-"""Models on a hub that speaks Hugging Face's API (`HF_ENDPOINT` names another; `HF_TOKEN` is sent where set).
+"""Repositories of models and datasets on a hub that speaks Hugging Face's API.
 
-The revision is resolved to a commit first and only that commit is fetched, so what is recorded is what was got. Files
-already in the cache are not fetched again. Checksums the hub publishes are checked against the bytes that arrived.
-It does not know what a model is: it is told which names to take.
+`HF_ENDPOINT` names another hub; `HF_TOKEN` is sent where set. The revision is resolved to a commit first and only that
+commit is fetched, so what is recorded is what was got. Files already in the cache are not fetched again. Checksums the
+hub publishes are checked against the bytes that arrived.
+It does not know what the files are: it is told which names to take.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from atoll.core.errors import AtollError, Forbidden, Invalid, NotFound, Unavailable
-from atoll.models.sources import Source
+from atoll.core.origins.source import Source
 
 Progress = Callable[[float, float | None], None]
+
+RepositoryKind = Literal["model", "dataset"]
 
 PROGRESS_EVERY_S = 0.5
 ETAG_TIMEOUT_S = 30.0
@@ -36,7 +40,7 @@ class Repository:
     licence: str | None
 
 
-def look_up(source: Source) -> Repository:
+def look_up(source: Source, kind: RepositoryKind = "model") -> Repository:
     """The repository of `source` at the commit its revision stands for.
 
     Raises NotFound, Forbidden (gated or private) or Unavailable.
@@ -45,7 +49,8 @@ def look_up(source: Source) -> Repository:
         from huggingface_hub import HfApi
 
         api = HfApi(endpoint=endpoint(), library_name="atoll")
-        info = api.model_info(source.name, revision=source.version or None, files_metadata=True, timeout=INFO_TIMEOUT_S)
+        ask = api.model_info if kind == "model" else api.dataset_info
+        info = ask(source.name, revision=source.version or None, files_metadata=True, timeout=INFO_TIMEOUT_S)
     if not info.sha:
         raise Unavailable(f"{endpoint()} does not say which commit {source} is")
     files = info.siblings or []
@@ -57,7 +62,14 @@ def look_up(source: Source) -> Repository:
     )
 
 
-def download(source: Source, repository: Repository, wanted: list[str], cache: Path, progress: Progress) -> Path:
+def download(
+    source: Source,
+    repository: Repository,
+    wanted: list[str],
+    cache: Path,
+    progress: Progress,
+    kind: RepositoryKind = "model",
+) -> Path:
     """The folder that holds the files `wanted` at the repository's commit. Raises Unavailable and the like."""
     sizes = [repository.sizes.get(name) for name in wanted]
     total_bytes = sum(size for size in sizes if size is not None) if None not in sizes else None
@@ -67,6 +79,7 @@ def download(source: Source, repository: Repository, wanted: list[str], cache: P
 
         path = snapshot_download(
             source.name,
+            repo_type=kind,
             revision=repository.commit,
             allow_patterns=[_literal(name) for name in wanted],
             cache_dir=folder,
