@@ -1,33 +1,79 @@
-"""Dataset imports: files of examples become a dataset version as they are, without a recipe.
+"""Dataset imports: prebuilt data becomes a dataset version as it is, without a recipe.
 
-A line is a chat, {"messages": [{"role", "content"}, …]}, or {"prompt", "completion"}. Lines are judged by the engine
-that reads them; it names the line that is wrong.
+From files of examples: a line is a chat, {"messages": [{"role", "content"}, …]}, or {"prompt", "completion"}. From a
+package, a hub, a folder or uploads: files of documents (JSON lines, CSV, Parquet, text, and whatever else is read),
+or of examples. Lines are judged by the engine that reads them; it names the line that is wrong.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from atoll.compute.jobs import JobController, engine_workload
+from atoll.core.errors import AtollError, NotFound
+from atoll.core.origins.source import parse
 from atoll.core.reconcile import Writer
-from atoll.core.resources import KINDS, Kind, Resource, Spec, Status
-from atoll.core.store import Create, Scope, Write
-from atoll.data.controllers import next_version
+from atoll.core.resources import KINDS, Kind, Model, Resource, Spec, Status
+from atoll.core.store import Scope, Write
+from atoll.data.files import find_file, give_key, is_sealed
+from atoll.data.resources import Digest, TagName
+from atoll.data.versions import MAIN, make_version, parents_of
 
-DIGEST = "^sha256:[0-9a-f]{64}$"
+PATTERNS_MAX = 100
+
+
+class ImportFields(Model):
+    """What the fields of records are called. Dots reach into objects."""
+
+    text: str = Field("text", description="The text.")
+    id: str = Field("id", description="The id; a record without one gets FILE:LINE.")
+    url: str = Field("url", description="Where it was found.")
+    title: str = Field("title", description="What it is called.")
 
 
 class DatasetImportSpec(Spec):
-    """Takes files of examples, one JSON object a line, as a new version of a dataset."""
+    """Takes files as a new version of a dataset: two files of examples, or the files of a source."""
 
     dataset: str = Field(description="Dataset that receives the new version.")
-    train: str = Field(description="Blob digest of the lines to learn from.", pattern=DIGEST)
-    heldout: str = Field("", description="Blob digest of the lines to measure on; empty: none.")
-    licence: str = Field("", description="Licence (SPDX) of the examples.")
+    branch: TagName = Field(MAIN, description="Branch the version continues.")
+    train: Digest | Literal[""] = Field("", description="Blob digest of the lines to learn from.")
+    heldout: Digest | Literal[""] = Field("", description="Blob digest of the lines to measure on; empty: none.")
+    sealed: list[Literal["train", "heldout"]] = Field(
+        default_factory=list, description="Which of the two are sealed uploads; those of living files are known to be."
+    )
+    source: str = Field("", description="pypi:NAME==VERSION, hf:OWNER/NAME[@REVISION] or file:/path, instead of files.")
+    uploads: list[str] = Field(default_factory=list, max_length=1_000, description="Files of the project, by id.")
+    files: list[str] = Field(
+        default_factory=list, max_length=PATTERNS_MAX, description="Patterns of the source's files to learn from."
+    )
+    heldout_files: list[str] = Field(
+        default_factory=list, max_length=PATTERNS_MAX, description="Patterns of its files to measure on."
+    )
+    rows: Literal["documents", "chats"] = Field("documents", description="What the source's files hold.")
+    fields: ImportFields = Field(default_factory=ImportFields, description="What the fields of documents are called.")
+    sha256: dict[str, str] = Field(default_factory=dict, description="Checksums (hex) the files must have, by name.")
+    licence: str = Field("", description="Licence (SPDX), where the source does not say.")
+    parents: list[str] = Field(default_factory=list, description="Versions the files were made from.")
     cpu: float = Field(0.25, gt=0, description="Processor cores.")
     memory_bytes: int = Field(256 << 20, ge=0, description="Memory, bytes.")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DatasetImportSpec:
+        given = [name for name in ("train", "source", "uploads") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError("name one of train, source and uploads")
+        if self.sealed and not self.train:
+            raise ValueError("sealed goes with train")
+        if self.heldout and not self.train:
+            raise ValueError("heldout goes with train; a source has heldout_files")
+        if self.source:
+            try:
+                parse(self.source, "source of datasets")
+            except AtollError as error:
+                raise ValueError(str(error)) from error
+        return self
 
 
 class DatasetImportStatus(Status):
@@ -36,6 +82,7 @@ class DatasetImportStatus(Status):
     dataset_version: str = Field("", description="The version it made.")
     counts: dict[str, int] = Field(default_factory=dict, description="Rows by split.")
     errors: list[dict[str, Any]] = Field(default_factory=list, description="Lines that are wrong: line, message.")
+    origin: dict[str, Any] = Field(default_factory=dict, description="What the source was resolved to.")
     progress: dict[str, Any] = Field(default_factory=dict, description="Where the run is.")
 
 
@@ -43,7 +90,7 @@ DATASET_IMPORT = KINDS.register(
     Kind(
         "DatasetImport",
         "datasetimports",
-        "Takes files of chats or prompts with completions as a dataset version.",
+        "Takes prebuilt data as a dataset version: examples, or the files of a package, a hub, a folder or uploads.",
         DatasetImportSpec,
         DatasetImportStatus,
         columns=(
@@ -64,20 +111,39 @@ class DatasetImportController(JobController):
 
     def workload_for(self, run: Resource, world: Writer) -> tuple[dict[str, Any], dict[str, Any]]:
         spec = run.spec
-        wanted = {name: spec[name] for name in ("train", "heldout", "licence")}
+        parents_of(world.scope, run.project, spec.get("parents", ()))
+        if spec["train"]:
+            module, wanted = "chats", {name: spec[name] for name in ("train", "heldout", "licence")}
+            wanted["sealed"] = _sealed(run, world.scope)
+        else:
+            names = ("source", "files", "heldout_files", "rows", "fields", "sha256", "licence")
+            module, wanted = "prebuilt", {name: spec[name] for name in names}
+            wanted["uploads"] = [_upload(name, run.project, world.scope) for name in spec["uploads"]]
         workload = engine_workload(
-            "atoll.data.engine.chats", wanted, cpu=spec["cpu"], memory_bytes=spec["memory_bytes"], restart={"limit": 5}
+            f"atoll.data.engine.{module}",
+            wanted,
+            cpu=spec["cpu"],
+            memory_bytes=spec["memory_bytes"],
+            restart={"limit": 5},
         )
+        if wanted.get("sealed") or any(upload["sealed"] for upload in wanted.get("uploads", ())):
+            give_key(workload)
         return workload, {}
 
     def finish(self, run: Resource, workload: Resource, world: Writer) -> tuple[dict[str, Any], list[Write]]:
         result = workload.status["result"]
-        dataset = run.spec["dataset"]
-        version = next_version(world.scope, run.project, dataset)
-        spec = {"dataset": dataset, "manifest": result["manifest"], "curation_run": "", "counts": result["counts"]}
-        status = {"phase": "pending", "reason": "", "observed_generation": 0}
-        fields = {"counts": result["counts"], "dataset_version": version}
-        return fields, [Create("DatasetVersion", run.project, version, spec, status)]
+        made = make_version(
+            world.scope,
+            run.project,
+            run.spec["dataset"],
+            result["manifest"],
+            branch=run.spec.get("branch", MAIN),
+            made_by=f"DatasetImport/{run.name}",
+            parents=parents_of(world.scope, run.project, run.spec.get("parents", ())),
+            counts=result["counts"],
+        )
+        fields = {"counts": result["counts"], "dataset_version": made.version, "origin": result.get("origin", {})}
+        return fields, made.writes
 
     def failed(self, workload: Resource) -> dict[str, Any]:
         details = workload.status.get("error", {}).get("details") or {}
@@ -90,3 +156,18 @@ def failed_import(scope: Scope, project: str, dataset: str) -> Resource | None:
         if found.project == project and found.spec["dataset"] == dataset and found.phase == "failed":
             return found
     return None
+
+
+def _upload(name: str, project: str, scope: Scope) -> dict[str, Any]:
+    file = scope.find("File", name, project)
+    if file is None or file.is_deleting:
+        raise NotFound(f"there is no file {name!r} in project {project!r}", hint="upload it through /v1/files")
+    told = {"id": name, "name": file.spec["filename"], "digest": file.spec["digest"]}
+    return told | {"sealed": is_sealed(file)}
+
+
+def _sealed(run: Resource, scope: Scope) -> list[str]:
+    """Which of the two files are sealed: said by whoever made the import, or by the file that is still there."""
+    said = run.spec.get("sealed", ())
+    files = {n: find_file(scope, run.project, run.spec[n]) for n in ("train", "heldout") if run.spec[n]}
+    return [name for name, file in files.items() if name in said or (file is not None and is_sealed(file))]

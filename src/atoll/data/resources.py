@@ -1,60 +1,145 @@
-"""Datasets, their immutable versions, and the runs that make them."""
+"""Datasets and their immutable versions."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, model_validator
 
-from atoll.core.resources import KINDS, Kind, Spec, Status
-from atoll.data.recipes import Recipe, Source
+from atoll.core.errors import Forbidden
+from atoll.core.resources import KINDS, Asker, Kind, Model, Spec, Status
+
+TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Names of branches and tags: what may stand behind the `@` of DATASET@NAME."""
+
+Digest = Annotated[str, StringConstraints(pattern="^sha256:[0-9a-f]{64}$")]
+
+
+MATCHED = ("documents", "sources", "texts", "files")
+IDENTIFIERS_MAX = 500
+TEXT_CHARACTERS_MIN = 4
+
+
+class Retention(Model):
+    """Which versions are kept. A version goes when no rule keeps it; both rules empty keep all.
+
+    Never goes: the newest version of a branch, a tagged version, one that a training run or a model learned from.
+    """
+
+    keep_last: int | None = Field(None, ge=1, description="Keep so many newest versions of each branch.")
+    keep_days: float | None = Field(None, gt=0, description="Keep versions younger than this, days.")
 
 
 class DatasetSpec(Spec):
-    """A dataset: a name its versions share."""
+    """A dataset: a name its versions share, with names for some of them."""
 
     description: str = Field("", max_length=2000, description="What the dataset is.")
+    tags: dict[TagName, str] = Field(default_factory=dict, description="Names of versions: tag to version.")
+    retention: Retention = Field(default_factory=Retention, description="Which versions are kept.")
 
 
 class DatasetStatus(Status):
     """ready once it has a version."""
 
-    versions: list[str] = Field(default_factory=list, description="Names of its versions, oldest first.")
-    latest: str = Field("", description="The newest version.")
+    versions: list[str] = Field(default_factory=list, description="Names of its ready versions, oldest first.")
+    latest: str = Field("", description="The newest version of branch main, else of any branch.")
+    branches: dict[str, list[str]] = Field(default_factory=dict, description="Versions of each branch, oldest first.")
+    numbered: int = Field(0, description="Highest number a version of it ever had; none is given twice.")
+    next_expiry_at: float = Field(0.0, description="Unix time at which retention ends the next version; 0: none.")
 
 
 class DatasetVersionSpec(Spec):
-    """One immutable version: a manifest of Parquet shards."""
+    """One immutable version: a manifest of Parquet shards. Only an erasure ever replaces its manifest."""
 
     dataset: str = Field(description="The dataset it is a version of.")
-    manifest: str = Field(description="Blob digest of the manifest.", pattern="^sha256:[0-9a-f]{64}$")
-    curation_run: str = Field("", description="The run that made it.")
+    branch: TagName = Field("main", description="The line of versions it continues.")
+    manifest: Digest = Field(description="Blob digest of the manifest.")
+    curation_run: str = Field("", description="The curation run that made it.")
+    made_by: str = Field("", description="What else made it, as KIND/NAME.")
+    parents: list[str] = Field(default_factory=list, description="Versions it was made from.")
     counts: dict[str, int] = Field(default_factory=dict, description="Rows by split and documents in and out.")
+    erasures: list[str] = Field(default_factory=list, description="Erasures that rewrote it.")
 
 
 class DatasetVersionStatus(Status):
-    """ready when the manifest's blobs are all there, failed when one is missing."""
+    """ready when the manifest and every shard are there, failed when one is missing. The rest is the manifest's."""
+
+    columns: dict[str, dict[str, str]] = Field(default_factory=dict, description="Schema: columns of each split.")
+    counts: dict[str, int] = Field(default_factory=dict, description="Rows by split and documents in and out.")
+    size_bytes: int = Field(0, description="Size of all shards, bytes.")
+    shards: int = Field(0, description="Number of shards.")
+    licence: str = Field("", description="Licence of its documents.")
+    recipe: dict[str, Any] = Field(default_factory=dict, description="The recipe it was made by.")
+    privacy: dict[str, Any] = Field(default_factory=dict, description="What personal data was found and done to it.")
+    sources: list[dict[str, Any]] = Field(default_factory=list, description="Where its documents came from.")
 
 
-class CurationRunSpec(Spec):
-    """Turns sources into a dataset version by a recipe."""
+class ErasureMatch(Model):
+    """What is to go: documents one of these names, with all that was made from them."""
 
-    dataset: str = Field(description="Dataset that receives the new version.")
-    sources: list[Source] = Field(min_length=1, description="Where the documents come from.")
-    recipe: Recipe = Field(default_factory=Recipe, description="What is done to them.")
-    seed: int = Field(0, description="Seed of every choice.")
-    cpu: float = Field(1.0, gt=0, description="Processor cores.")
-    memory_bytes: int = Field(1 << 30, ge=0, description="Memory, bytes.")
+    documents: list[str] = Field(default_factory=list, description="Ids of documents.")
+    sources: list[str] = Field(default_factory=list, description="Sources or URLs; one ending in * means a prefix.")
+    texts: list[str] = Field(default_factory=list, description="Texts anywhere in a row, such as an e-mail address.")
+    files: list[str] = Field(default_factory=list, description="Files (uploads), by id, with all that came from them.")
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> ErasureMatch:
+        values = [value for name in MATCHED for value in getattr(self, name)]
+        if len(values) > IDENTIFIERS_MAX:
+            raise ValueError(f"{len(values)} identifiers, the limit is {IDENTIFIERS_MAX}: use several erasures")
+        if any(len(text.strip()) < TEXT_CHARACTERS_MIN for text in self.texts):
+            raise ValueError(f"a text needs {TEXT_CHARACTERS_MIN} characters, or it is in nearly every document")
+        if not all(value.strip(" *") for value in values):
+            raise ValueError("an identifier is empty")
+        return self
 
 
-class CurationRunStatus(Status):
+class ErasureSpec(Spec):
+    """Removes what it names from every version of the project's datasets and from its uploads, for good."""
+
+    match: ErasureMatch = Field(description="What is to go. Forgotten once the erasure is done.")
+    datasets: list[str] = Field(default_factory=list, description="Only these datasets; empty: all.")
+    reason: str = Field("", max_length=2000, description="Why, for the certificate; name nobody.")
+    is_forgotten: bool = Field(False, description="Done, and what was named is no longer known here.")
+    cpu: float = Field(0.5, gt=0, description="Processor cores.")
+    memory_bytes: int = Field(512 << 20, ge=0, description="Memory, bytes.")
+
+    @model_validator(mode="after")
+    def _names_something(self) -> ErasureSpec:
+        if not self.is_forgotten and not any(getattr(self.match, name) for name in MATCHED):
+            raise ValueError(f"match names nothing; give one of {', '.join(MATCHED)}")
+        return self
+
+
+class ErasureStatus(Status):
     """pending, running, succeeded or failed."""
 
-    dataset_version: str = Field("", description="The version it made.")
-    counts: dict[str, int] = Field(default_factory=dict, description="Documents in and out, rows by split.")
-    funnel: list[dict[str, Any]] = Field(default_factory=list, description="How many each rule dropped, with samples.")
-    progress: dict[str, Any] = Field(default_factory=dict, description="Where the run is.")
-    seconds: float = Field(0.0, description="How long it took.")
+    stage: str = Field("", description="searching, replaced or deleting.")
+    versions: list[dict[str, Any]] = Field(default_factory=list, description="What was written anew.")
+    searched: dict[str, str] = Field(default_factory=dict, description="Versions searched, with their manifests.")
+    identifiers: dict[str, list[str]] = Field(default_factory=dict, description="What was searched for, hashed.")
+    files_removed: list[str] = Field(default_factory=list, description="Uploads that were removed.")
+    files_not_searched: list[str] = Field(default_factory=list, description="Uploads nobody can search inside.")
+    file_digests: list[str] = Field(default_factory=list, description="Their blobs.")
+    files: int = Field(0, description="Uploads searched.")
+    rows: int = Field(0, description="Rows searched.")
+    doomed: str = Field("", description="Blob that lists the blobs to delete.")
+    certificate: str = Field("", description="Blob digest of the certificate.")
+    progress: dict[str, Any] = Field(default_factory=dict, description="Where it is.")
+
+
+def _is_immutable(asker: Asker, _: str, new: Mapping[str, Any] | None, old: Mapping[str, Any] | None) -> None:
+    """Nobody changes a version; only administrators make one of a digest alone, which proves no right to its bytes."""
+    if new is not None and old is not None and new != old:
+        raise Forbidden("a dataset version never changes", hint="make another version, or tag this one")
+    if new is not None and old is None and not asker.is_admin:
+        raise Forbidden("dataset versions are made by runs and imports", hint="atoll data import DIR --name NAME")
+
+
+def _happens_once(_: Asker, __: str, new: Mapping[str, Any] | None, old: Mapping[str, Any] | None) -> None:
+    if new is not None and old is not None and new != old:
+        raise Forbidden("an erasure never changes", hint="make another one")
 
 
 DATASET = KINDS.register(
@@ -74,21 +159,31 @@ DATASET_VERSION = KINDS.register(
         "An immutable version of a dataset: Parquet shards named by a manifest.",
         DatasetVersionSpec,
         DatasetVersionStatus,
-        columns=(("PHASE", "status.phase"), ("DATASET", "spec.dataset"), ("COUNTS", "spec.counts")),
-    )
-)
-CURATION_RUN = KINDS.register(
-    Kind(
-        "CurationRun",
-        "curationruns",
-        "One run of a recipe over sources, which makes a dataset version.",
-        CurationRunSpec,
-        CurationRunStatus,
         columns=(
             ("PHASE", "status.phase"),
             ("DATASET", "spec.dataset"),
-            ("VERSION", "status.dataset_version"),
+            ("BRANCH", "spec.branch"),
+            ("COUNTS", "status.counts"),
             ("REASON", "status.reason"),
         ),
+        guard=_is_immutable,
+    )
+)
+ERASURE = KINDS.register(
+    Kind(
+        "Erasure",
+        "erasures",
+        "Removes documents from every version of the project's datasets, and proves it by a certificate.",
+        ErasureSpec,
+        ErasureStatus,
+        columns=(
+            ("PHASE", "status.phase"),
+            ("STAGE", "status.stage"),
+            ("WHY", "spec.reason"),
+            ("REASON", "status.reason"),
+        ),
+        private=frozenset({"match"}),
+        writers="owner",
+        guard=_happens_once,
     )
 )

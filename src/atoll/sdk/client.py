@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
@@ -42,6 +42,9 @@ from atoll.sdk.wire import (
     UsageTotal,
     WatchEvent,
 )
+
+if TYPE_CHECKING:
+    from atoll.sdk.datasets import Datasets
 
 PATIENCE_S = 60.0
 """How long watching and waiting put up with a server that does not answer."""
@@ -347,6 +350,13 @@ class Client:
     def money(self) -> Money:
         """Budgets' figures, top-ups, vouchers, statements and requests of the project."""
         return Money(self.connection, self.project)
+
+    @property
+    def datasets(self) -> Datasets:
+        """Versions of datasets: reading, exporting, importing, tagging, lineage, erasing."""
+        from atoll.sdk.datasets import Datasets
+
+        return Datasets(self)
 
     def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[ChatPiece]:
         """The answer of a deployed model, as it arrives; `options` as in OpenAI's API."""

@@ -65,8 +65,23 @@ class Connection:
 
     def call(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None) -> Any:
         """The JSON answer, or the error the server gave."""
+        return self._asked(method, path, params=_given(params), json=body)
+
+    def send(self, method: str, path: str, data: bytes, headers: Mapping[str, str]) -> Any:
+        """The JSON answer to a body of bytes."""
+        return self._asked(method, path, content=data, headers=dict(headers))
+
+    def fetch(self, path: str, *, headers: Mapping[str, str] | None = None) -> httpx.Response:
+        """The whole answer to a GET, its bytes in `content`."""
         with self._named_failures():
-            response = self._http.request(method, path, params=_given(params), json=body)
+            response = self._http.get(path, headers=dict(headers or {}))
+        if response.is_error:
+            raise error_from_response(self.address, response)
+        return response
+
+    def _asked(self, method: str, path: str, **given: Any) -> Any:
+        with self._named_failures():
+            response = self._http.request(method, path, **given)
         if response.is_error:
             raise error_from_response(self.address, response)
         return self._json(response)
@@ -80,12 +95,15 @@ class Connection:
         params: Mapping[str, Any] | None = None,
         body: Any = None,
         silence_max_s: float | None = STREAM_SILENCE_MAX_S,
+        headers: Mapping[str, str] | None = None,
     ) -> Iterator[httpx.Response]:
         """An answer still on its way; read it inside the block. Silence longer than `silence_max_s` is Unreachable."""
         timeout = httpx.Timeout(silence_max_s, connect=CONNECT_TIMEOUT_S)
         with (
             self._named_failures(),
-            self._http.stream(method, path, params=_given(params), json=body, timeout=timeout) as response,
+            self._http.stream(
+                method, path, params=_given(params), json=body, timeout=timeout, headers=dict(headers or {})
+            ) as response,
         ):
             if response.is_error:
                 response.read()

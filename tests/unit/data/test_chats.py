@@ -10,6 +10,7 @@ import pytest
 
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid
+from atoll.core.sealed import DataKey, SealedBlobs
 from atoll.data.engine.chats import import_chats, rows_of
 from atoll.data.manifest import open_split, read_manifest
 
@@ -26,6 +27,20 @@ def made(tmp_path: Path, *lines: Any, heldout: tuple[Any, ...] = ()) -> tuple[Bl
     ]
     wanted = {"train": digests[0], "heldout": digests[1] if heldout else "", "licence": "MIT"}
     return store, import_chats(wanted, store, tmp_path)
+
+
+def test_sealed_and_older_files_go_together(tmp_path: Path) -> None:
+    store, key = BlobStore(str(tmp_path / "blobs")), DataKey(bytes(range(32)))
+    lines = [json.dumps({"prompt": word, "completion": "c"}).encode() for word in ("new", "old")]
+    sealed = SealedBlobs(store, [key]).put_stream([lines[0]], 1000).digest
+    wanted = {"train": sealed, "heldout": store.put_bytes(lines[1]).digest, "sealed": ["train"]}
+    result = import_chats(wanted, store, tmp_path, keys=[key])
+    manifest = read_manifest(store, result["manifest"])
+    assert [row["question"] for part in ("qa_train", "qa_heldout") for row in open_split(store, manifest, part)] == [
+        "new",
+        "old",
+    ]
+    assert manifest.sources[0] == {"kind": "file", "digest": sealed}
 
 
 def test_every_answer_becomes_a_row_with_what_was_said_before(tmp_path: Path) -> None:

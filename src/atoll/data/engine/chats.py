@@ -8,19 +8,20 @@ changed; a file with wrong lines is refused, naming them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
 from atoll.core import task
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid
+from atoll.core.sealed import DataKey
 from atoll.data.engine.output import SplitWriter
-from atoll.data.manifest import QUESTION_COLUMNS, SPLITS, Manifest, Split, write_manifest
-
-CHAT_COLUMNS = {**QUESTION_COLUMNS, "messages": "string"}
-"""`messages` is the conversation before the answer as JSON; `question` its last message of the user."""
+from atoll.data.manifest import CHAT_COLUMNS, SPLITS, Manifest, Split, write_manifest
+from atoll.governance.data_keys import from_environment
+from atoll.governance.uploads import Uploads
 
 ROLES = ("system", "developer", "user", "assistant")
 PARAMS = {"train": "training_file", "heldout": "validation_file"}
@@ -29,6 +30,8 @@ LINE_BYTES_MAX = 8 << 20
 REPORT_EVERY = 500
 
 Report = Callable[..., None]
+Opened = Callable[[], IO[bytes]]
+"""Opens one of the files that are read."""
 
 
 class Wrong(Exception):
@@ -36,28 +39,50 @@ class Wrong(Exception):
 
 
 def import_chats(
-    wanted: Mapping[str, Any], store: BlobStore, work: Path, report: Report = lambda *args, **more: None
+    wanted: Mapping[str, Any],
+    store: BlobStore,
+    work: Path,
+    report: Report = lambda *args, **more: None,
+    keys: Sequence[DataKey] = (),
 ) -> dict[str, Any]:
     """Make the dataset of the files `train` and `heldout` (blob digests, heldout may be empty) in `store`.
 
-    Returns the manifest's digest and the counts. Invalid names every wrong line, up to WRONG_LINES_MAX.
+    Those `sealed` names are opened with `keys`. Returns the manifest's digest and the counts; raises as `chats_of`.
+    """
+    uploads = Uploads(store, keys)
+    sealed = wanted.get("sealed", ())
+    digests = {name: wanted[name] for name in PARAMS if wanted.get(name)}
+    files = {name: partial(uploads.open, digest, is_sealed=name in sealed) for name, digest in digests.items()}
+    sources = [{"kind": "file", "digest": digest} for digest in digests.values()]
+    manifest = chats_of(files, wanted.get("licence") or "unknown", sources, store, work, report)
+    return {"manifest": write_manifest(store, manifest), "counts": manifest.counts}
+
+
+def chats_of(
+    files: Mapping[str, Opened],
+    licence: str,
+    sources: list[dict[str, Any]],
+    store: BlobStore,
+    work: Path,
+    report: Report,
+) -> Manifest:
+    """The examples of the files `train` and `heldout` as a dataset, its shards in `store`.
+
+    Invalid names every wrong line, up to WRONG_LINES_MAX, or the file that holds no example.
     """
     schema = {**SPLITS, "qa_train": CHAT_COLUMNS, "qa_heldout": CHAT_COLUMNS}
     splits = {"train": Split((), 0), "heldout": Split((), 0)}
     for split, name in (("qa_train", "train"), ("qa_heldout", "heldout")):
-        digest = wanted.get(name) or ""
-        splits[split] = _split(digest, name, store, work, report) if digest else Split((), 0)
+        splits[split] = _split(files[name], name, store, work, report) if name in files else Split((), 0)
     counts = {name: split.rows for name, split in splits.items()}
-    sources = [{"kind": "file", "digest": wanted[name]} for name in ("train", "heldout") if wanted.get(name)]
-    manifest = Manifest(splits, counts, [], {}, wanted.get("licence") or "unknown", sources, schema=schema)
-    return {"manifest": write_manifest(store, manifest), "counts": counts}
+    return Manifest(splits, counts, [], {}, licence, sources, schema=schema)
 
 
-def _split(digest: str, name: str, store: BlobStore, work: Path, report: Report) -> Split:
+def _split(file: Opened, name: str, store: BlobStore, work: Path, report: Report) -> Split:
     writer = SplitWriter(store, work, CHAT_COLUMNS)
     wrong: list[dict[str, Any]] = []
     rows = 0
-    for number, line in _lines(store, digest):
+    for number, line in _lines(file):
         try:
             for row in rows_of(line, f"{name}-{number}"):
                 writer.add(row)
@@ -75,9 +100,9 @@ def _split(digest: str, name: str, store: BlobStore, work: Path, report: Report)
     return writer.close()
 
 
-def _lines(store: BlobStore, digest: str) -> Iterator[tuple[int, bytes]]:
+def _lines(file: Opened) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, numbered from 1."""
-    with store.open(digest) as stream:
+    with file() as stream:
         number = 0
         while line := stream.readline(LINE_BYTES_MAX + 1):
             number += 1
@@ -159,7 +184,9 @@ def _refusal(name: str, wrong: list[dict[str, Any]]) -> Invalid:
 
 def main() -> None:
     """Run the task in the current task directory."""
-    task.run(lambda value: import_chats(value, BlobStore(task.blobs_url()), task.work_dir(), task.report_progress))
+    keys = from_environment()
+    store = BlobStore(task.blobs_url())
+    task.run(lambda value: import_chats(value, store, task.work_dir(), task.report_progress, keys))
 
 
 if __name__ == "__main__":

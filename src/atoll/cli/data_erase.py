@@ -1,0 +1,102 @@
+"""`data erase`: remove documents from every version for good, with a certificate, and verify one later."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atoll.cli.session import Session, command
+
+if TYPE_CHECKING:
+    from atoll.sdk.client import Client
+
+_EXAMPLES = [
+    "atoll data erase --text ann@example.org --reason 'request 2026-114' --certificate ann.json",
+    "atoll data erase --source 'https://example.org/*' --dataset pages",
+    "atoll data erase --verify ann.json --text ann@example.org",
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Declare the command in the `data` group."""
+    command(app, "erase", examples=_EXAMPLES, no_args_is_help=True)(erase)
+
+
+def erase(
+    session: Session,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="A text anywhere, such as an e-mail address.")
+    ] = None,
+    document: Annotated[list[str] | None, typer.Option("--document", help="Id of a document.")] = None,
+    source: Annotated[
+        list[str] | None, typer.Option("--source", help="A source or URL; * at its end: all such.")
+    ] = None,
+    file: Annotated[list[str] | None, typer.Option("--file", help="An upload, by id, with all made from it.")] = None,
+    dataset: Annotated[list[str] | None, typer.Option("--dataset", help="Only this dataset; repeatable.")] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the certificate; name nobody.")] = "",
+    certificate: Annotated[Path | None, typer.Option("--certificate", help="Where the certificate goes.")] = None,
+    verify: Annotated[Path | None, typer.Option("--verify", help="Verify this certificate; erase nothing.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove what is named from every version of the project's datasets and from its uploads, for good.
+
+    Shards that hold a match are written anew, the old ones deleted at once; questions made from a removed document go
+    with it. The certificate tells what was searched (hashed), what changed and which models had learned from it. With
+    --verify a certificate is checked against itself and the platform; --text then asks whether it covers that.
+    """
+    from atoll.core.errors import Invalid
+
+    if verify is not None:
+        _verify(session.client, verify, text or [])
+        return
+    match = {"texts": text, "documents": document, "sources": source, "files": file}
+    if not any(match.values()):
+        raise Invalid("nothing is named to erase", field="match", hint="--text, --document, --source or --file")
+    if not yes:
+        typer.confirm("This cannot be undone. Erase?", abort=True)
+    wanted = {"match": {k: v or [] for k, v in match.items()}, "datasets": dataset or [], "reason": reason}
+    _carry_out(session.client, wanted, certificate)
+
+
+def _carry_out(client: Client, wanted: dict[str, Any], target: Path | None) -> None:
+    from atoll.cli.follow import board, show_resource
+    from atoll.cli.render import line
+    from atoll.core.errors import AtollError
+    from atoll.core.files import write_bytes
+    from atoll.data.certificate import lines
+    from atoll.sdk.datasets import canonical
+
+    name = f"erasure-{secrets.token_hex(6)}"
+    client.put("Erasure", name, wanted, version=0)
+    with board() as shown:
+        last = client.wait_for("Erasure", name, {"succeeded", "failed"}, on_change=show_resource(shown))
+    if last.phase == "failed":
+        raise AtollError(f"erasure {name} failed: {last.status.get('reason')}", hint=f"atoll describe erasure {name}")
+    told = client.datasets.certificate(name)
+    if target is not None:
+        write_bytes(target, canonical(told) + b"\n")
+    for text in lines(told):
+        line(text)
+
+
+def _verify(client: Client, path: Path, texts: list[str]) -> None:
+    from atoll.cli.render import line
+    from atoll.core.errors import IntegrityError, Invalid
+    from atoll.data.certificate import covers, opened
+
+    try:
+        told = opened(path.read_bytes())
+    except OSError as error:
+        raise Invalid(f"{path} cannot be read: {error.strerror}", field="verify", hint="give the JSON file") from error
+    line(f"the certificate is unchanged: {told['digest']}")
+    problems = client.datasets.verify(told)
+    for problem in problems:
+        line(f"PROBLEM: {problem}")
+    if problems:
+        raise IntegrityError(f"{len(problems)} claims of {path} do not hold", hint="see above")
+    line(f"the platform agrees: {len(told['versions'])} versions are as it says, or gone")
+    for text in texts:
+        line(f"{text!r} is {'covered' if covers(told, text) else 'NOT covered'}")

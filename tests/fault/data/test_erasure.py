@@ -1,0 +1,88 @@
+"""An erasure's engine killed again and again gives what one that was let alone gives."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atoll.data.manifest import open_split, read_manifest
+from small_datasets import dataset, document, question
+from task_folder import TaskFolder
+
+KILLS = 3
+ANN = "ann@example.org"
+
+
+def order(task: TaskFolder) -> dict[str, Any]:
+    versions = []
+    for number in range(2):
+        rows = [
+            [document(f"{s}-{n}", f"row {s} {n} of {number} {ANN if n == s else ''}") for n in range(40)]
+            for s in range(4)
+        ]
+        questions = [[question(f"q{s}", f"{s}-{s}", "x"), question(f"p{s}", f"{s}-39", "y")] for s in range(4)]
+        manifest = dataset(task.store, task.root, {"train": rows, "qa_train": questions})
+        versions.append({"name": f"docs.v{number}", "manifest": manifest})
+    told = {"documents": [], "sources": [], "texts": [ANN], "files": []}
+    return {"versions": versions, "files": [], "match": {**told, "digests": []}, "told": told, "salt": "s"}
+
+
+def _steps(task: TaskFolder) -> int:
+    """What a task has done so far: shards and versions it remembers."""
+    return len(list((task.root / "work").glob("*/*.json")))
+
+
+def test_a_killed_erasure_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    calm = TaskFolder(tmp_path / "calm", "atoll.data.engine.erase")
+    calm.root.mkdir()
+    wanted = order(calm)
+    code, expected = calm.run(wanted)
+    assert code == 0, calm.log
+    assert all(v["removed"] == {"train": 4, "qa_train": 4} for v in expected["versions"])
+    rough = TaskFolder(tmp_path / "rough", "atoll.data.engine.erase")
+    rough.root.mkdir()
+    assert order(rough) == wanted
+    rng = random.Random(4)
+    killed = 0
+    for _ in range(40):
+        rough.prepare(wanted)
+        process = rough.start()
+        steps = _steps(rough)
+        until = steps + rng.randint(1, 5)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and _steps(rough) < until:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait(20) == -signal.SIGKILL
+        if killed == KILLS:
+            break
+    code, result = rough.run(wanted)
+    assert code == 0 and killed >= 2, (killed, rough.log)
+    assert result == expected
+    for version in result["versions"]:
+        manifest = read_manifest(rough.store, version["after"])
+        for split in ("train", "qa_train"):
+            assert all(ANN not in str(row) for row in open_split(rough.store, manifest, split))
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_a_damaged_version_stops_an_erasure_by_name(tmp_path: Path, damage: str) -> None:
+    task = TaskFolder(tmp_path, "atoll.data.engine.erase")
+    wanted = order(task)
+    manifest = read_manifest(task.store, wanted["versions"][0]["manifest"])
+    digest = manifest.splits["train"].shards[0].digest
+    path = Path(task.store.path_of(digest))
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    code, result = task.run(wanted)
+    assert code == 3 and digest in result["error"]["message"]
