@@ -11,6 +11,7 @@ from atoll.cli import (
     apply,
     budgets,
     chat,
+    data,
     delete,
     deploy,
     describe,
@@ -36,7 +37,7 @@ from atoll.cli import (
 from atoll.cli.exits import AtollGroup
 from atoll.cli.session import Address, ApiKey, Home, Project, Session, command
 
-RUN, RESOURCES, WORK, ACCESS = "Run", "Resources", "Models and pipelines", "Access"
+RUN, RESOURCES, WORK, ACCESS = "Run", "Resources", "Data, models and pipelines", "Access"
 
 app = typer.Typer(
     name="atoll",
@@ -74,7 +75,7 @@ def version(session: Session) -> None:
 
 for _verb in (apply, get, describe, delete, logs, events, explain):
     _verb.add_to(app, RESOURCES)
-for _work in (models, plan, deploy, scale, rollback, chat, pipeline):
+for _work in (data, models, plan, deploy, scale, rollback, chat, pipeline):
     _work.add_to(app, WORK)
 for _access in (keys, members, secrets, budgets, vouchers, usage, statement, gateways):
     _access.add_to(app, ACCESS)

@@ -30,6 +30,9 @@ QUESTION_COLUMNS = {
     "span_start": "int64",
     "span_end": "int64",
 }
+CHAT_COLUMNS = {**QUESTION_COLUMNS, "messages": "string"}
+"""`messages` is the conversation before the answer as JSON; `question` its last message of the user."""
+
 SPLITS = {
     "train": DOCUMENT_COLUMNS,
     "heldout": DOCUMENT_COLUMNS,
@@ -58,7 +61,12 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A whole dataset. `funnel` says what was dropped by which rule, with samples; `parents` are manifest digests."""
+    """A whole dataset. `funnel` says what was dropped by which rule, with samples; `parents` are manifest digests.
+
+    `tables` hold what is known about documents rather than the documents: `notes` (every document, its reason and
+    statistics) and `rejected` (what was dropped, with its text). `privacy` counts by kind and action what was found in
+    the documents kept, `languages` those documents by language.
+    """
 
     splits: dict[str, Split]
     counts: dict[str, int]
@@ -68,6 +76,9 @@ class Manifest:
     sources: list[dict[str, Any]]
     parents: list[str] = field(default_factory=list)
     schema: dict[str, dict[str, str]] = field(default_factory=lambda: dict(SPLITS))
+    tables: dict[str, Split] = field(default_factory=dict)
+    privacy: dict[str, dict[str, int]] = field(default_factory=dict)
+    languages: dict[str, int] = field(default_factory=dict)
     format: str = FORMAT
 
     def encode(self) -> bytes:
@@ -87,7 +98,8 @@ def decode_manifest(data: bytes) -> Manifest:
         raise Invalid(f"this is not a dataset manifest (format {found!r})", field="dataset", hint=hint)
     try:
         splits = {name: _split(split) for name, split in value["splits"].items()}
-        return Manifest(**{**value, "splits": splits})
+        tables = {name: _split(table) for name, table in value.get("tables", {}).items()}
+        return Manifest(**{**value, "splits": splits, "tables": tables})
     except (AttributeError, KeyError, TypeError) as error:
         raise Invalid(f"the dataset manifest is damaged: {error!r}", field="dataset") from error
 
@@ -126,11 +138,12 @@ def read_shard(store: BlobStore, shard: Shard) -> pa.Table:
 
 
 def split_of(manifest: Manifest, split: str) -> Split:
-    """The named split; NotFound lists those there are."""
+    """The named split or table; NotFound lists those there are."""
+    parts = {**manifest.tables, **manifest.splits}
     try:
-        return manifest.splits[split]
+        return parts[split]
     except KeyError as error:
-        there_are = ", ".join(sorted(manifest.splits))
+        there_are = ", ".join(sorted(parts))
         raise NotFound(f"the dataset has no split {split!r}", hint=f"splits: {there_are}") from error
 
 
@@ -138,7 +151,14 @@ def arrow_schema(columns: dict[str, str]) -> pa.Schema:
     """The Arrow schema of columns written as name -> type."""
     import pyarrow as pa
 
-    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+    return pa.schema([(name, _arrow_type(kind)) for name, kind in columns.items()])
+
+
+def _arrow_type(kind: str) -> pa.DataType:
+    import pyarrow as pa
+
+    inner = kind.removeprefix("list<").removesuffix(">").removeprefix("item: ").removeprefix("element: ")
+    return pa.list_(_arrow_type(inner)) if kind.startswith("list<") else pa.type_for_alias(kind)
 
 
 def _split(value: dict[str, Any]) -> Split:

@@ -23,11 +23,18 @@ from atoll.core.files import write_bytes
 from atoll.core.leases import Lease, Leases
 from atoll.core.reconcile import Controller, Loop, LoopRunner
 from atoll.core.resources import DEFAULT_PROJECT, SYSTEM_PROJECT
+from atoll.core.sealed import SealedBlobs
 from atoll.core.settings import Settings
 from atoll.core.store import Create, Store
-from atoll.data.controllers import CurationRunController, DatasetController, DatasetVersionController
+from atoll.data.controllers import DatasetController, DatasetVersionController
+from atoll.data.curation import CurationRunController
+from atoll.data.erasure import ErasureController
 from atoll.data.files import FileController, UploadController
 from atoll.data.imports import DatasetImportController
+from atoll.data.labelling.controllers import LabelRunController, LabelTaskController
+from atoll.data.labelling.store import forget_tasks
+from atoll.data.quality import QualityModelController
+from atoll.data.synthesis import SynthesisRunController
 from atoll.governance.controllers import BudgetController
 from atoll.governance.keyring import KeyRing
 from atoll.governance.keys import hash_of, new_key
@@ -36,6 +43,7 @@ from atoll.governance.meters import Meters
 from atoll.governance.resources import API_KEY, PROJECT
 from atoll.governance.secrets import Secrets, load_keys
 from atoll.governance.statements import Statements
+from atoll.governance.uploads import Uploads
 from atoll.governance.vouchers import Payments
 from atoll.models.controllers import ModelController, ModelVersionController
 from atoll.server import kinds
@@ -99,6 +107,10 @@ class Centre:
         return [
             *made,
             BatchController(self.blobs, self.secrets, self.settings.door_url),
+            CurationRunController(self.secrets),
+            SynthesisRunController(self.secrets, self.settings.door_url),
+            LabelTaskController(self.database),
+            LabelRunController(self.secrets, self.settings.door_url),
             BudgetController(self.ledger),
             Accountant(self.ledger, self.meters),
         ]
@@ -106,6 +118,14 @@ class Centre:
     def secret_of(self, project: str, reference: str) -> str:
         """The value NAME/VALUE among the secrets of `project`."""
         return self.secrets.value(self.store.everything(), project, reference)
+
+    def sealed_blobs(self, project: str) -> SealedBlobs:
+        """Where the uploads of `project` are stored, sealed with its key."""
+        return SealedBlobs(self.blobs, self.secrets.data_keys(self.store.everything(), project))
+
+    def uploads(self, project: str) -> Uploads:
+        """The uploads of `project`, those stored before they were sealed among them, to be read."""
+        return Uploads(self.blobs, self.secrets.data_keys(self.store.everything(), project))
 
 
 def controllers(
@@ -116,10 +136,11 @@ def controllers(
         NodeController(leases, lease_ttl_s),
         TaskController(),
         WorkloadController(),
-        CurationRunController(),
         FileController(),
         UploadController(),
         DatasetImportController(),
+        ErasureController(blobs),
+        QualityModelController(),
         DatasetVersionController(blobs),
         DatasetController(),
         ModelVersionController(),
@@ -224,6 +245,7 @@ class _Leadership:
         kept_s = centre.settings.responses_kept_days * 86_400
         forget_responses(centre.database, centre.clock.now() - kept_s)
         forget_projects(centre.database, [p.name for p in centre.store.everything().find_all("Project")])
+        forget_tasks(centre.database, {task.uid for task in centre.store.everything().find_all("LabelTask")})
 
     def _halt(self) -> None:
         if self._runner is not None:

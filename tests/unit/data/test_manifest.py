@@ -1,5 +1,8 @@
+from dataclasses import replace
 from pathlib import Path
 
+import orjson
+import pyarrow as pa
 import pytest
 
 from atoll.core.blobs import BlobStore
@@ -8,6 +11,7 @@ from atoll.data.engine.output import SplitWriter
 from atoll.data.manifest import (
     SPLITS,
     Manifest,
+    arrow_schema,
     decode_manifest,
     open_split,
     read_manifest,
@@ -36,6 +40,26 @@ def test_a_manifest_read_back_is_equal(store: BlobStore, tmp_path: Path) -> None
     assert decode_manifest(manifest.encode()) == manifest
     assert write_manifest(store, manifest) == digest
     assert manifest.schema["qa_train"]["span_start"] == "int64"
+
+
+def test_a_manifest_of_before_tables_is_read(store: BlobStore, tmp_path: Path) -> None:
+    value = orjson.loads(read_manifest(store, _dataset(store, tmp_path, 1)).encode())
+    for name in ("tables", "privacy", "languages"):
+        del value[name]
+    manifest = decode_manifest(orjson.dumps(value))
+    assert (manifest.tables, manifest.privacy, manifest.languages) == ({}, {}, {})
+
+
+def test_tables_are_read_like_splits(store: BlobStore, tmp_path: Path) -> None:
+    manifest = read_manifest(store, _dataset(store, tmp_path, 3))
+    changed = replace(manifest, tables={"notes": manifest.splits["train"]}, privacy={"email": {"mask": 2}})
+    again = read_manifest(store, write_manifest(store, changed))
+    assert again == changed
+    assert [row["id"] for row in open_split(store, again, "notes")] == ["d0", "d1", "d2"]
+
+
+def test_columns_may_be_lists() -> None:
+    assert arrow_schema({"tokens": "list<int32>"}).field("tokens").type == pa.list_(pa.int32())
 
 
 def test_equal_work_gives_equal_digests(store: BlobStore, tmp_path: Path) -> None:

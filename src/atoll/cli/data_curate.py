@@ -1,0 +1,198 @@
+"""`data curate|funnel|preview|recipe`: curation on this machine, and what it dropped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atoll.cli.session import Session, command
+
+if TYPE_CHECKING:
+    from atoll.cli.follow import Board
+    from atoll.data.manifest import Manifest
+
+WHICH = "A version (NAME.vN, NAME, NAME@BRANCH, NAME@TAG), or a folder or tar with a dataset."
+
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", "-r", help="Recipe: a .yaml, .json or .py file.", metavar="FILE")
+]
+Preset = Annotated[
+    str | None,
+    typer.Option("--preset", help="What the recipe starts from: documents, web-en, web-zh, code, instructions, chat."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Declare the commands in the `data` group."""
+    command(
+        app,
+        "curate",
+        examples=[
+            "atoll data curate ./docs --out ./dataset",
+            "atoll data curate 'crawl/*.jsonl.gz' --preset web-en --out ./web --workers 8",
+            "atoll data curate books=./books news=./news -r recipe.yaml --out ./mixed",
+        ],
+        no_args_is_help=True,
+    )(curate)
+    command(app, "funnel", examples=["atoll data funnel ./dataset", "atoll data funnel docs.v2 --samples 3"])(funnel)
+    command(app, "preview", examples=["atoll data preview ./dataset --recipe stricter.yaml"])(preview)
+    command(app, "recipe", examples=["atoll data recipe --preset web-en", "atoll data recipe -r recipe.yaml"])(recipe)
+
+
+def curate(
+    session: Session,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders, patterns, pypi:NAME==VERSION, hf:OWNER/NAME; NAME=INPUT for a source of its own.",
+            metavar="INPUT",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the dataset: new, or of an earlier curation.")],
+    recipe: RecipeFile = None,
+    preset: Preset = None,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes at work.")] = 1,
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="process, or ray (RAY_ADDRESS names a cluster).")
+    ] = "process",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every choice.")] = 0,
+    json: Json = False,
+) -> None:
+    """Make a dataset of documents: read, measure, filter, deduplicate, protect, split. No server is needed.
+
+    The folder gets manifest.json, Parquet files of every split, notes about every document, what was rejected, and
+    report.json. Killed, it goes on when it is called again; with another recipe it begins with what was read already.
+    """
+    from atoll.cli.follow import board
+    from atoll.cli.render import print_json
+    from atoll.data.engine.alone import curate_alone, recipe_from
+
+    wanted = recipe_from(recipe, preset)
+    with board() as shown:
+        progress = _Progress(shown, str(out))
+        manifest, figures = curate_alone(
+            inputs, wanted, out, workers=workers, runtime=runtime, seed=seed, report=progress.report
+        )
+        progress.end(manifest)
+    if json:
+        print_json({"out": str(out), "counts": manifest.counts, "funnel": manifest.funnel, **figures})
+        return
+    print_funnel(manifest, 1)
+    print_counts(manifest, figures)
+
+
+def funnel(
+    session: Session,
+    dataset: Annotated[str, typer.Argument(help=WHICH, metavar="VERSION|DIR")],
+    samples: Annotated[int, typer.Option("--samples", min=0, max=3, help="Samples shown of each rule.")] = 3,
+    json: Json = False,
+) -> None:
+    """Show how many documents each rule dropped, their share, and samples of them."""
+    from atoll.cli.data_versions import opened
+    from atoll.cli.render import print_json
+
+    with opened(session, dataset) as found:
+        manifest = found.manifest
+    if json:
+        print_json({"counts": manifest.counts, "funnel": manifest.funnel})
+        return
+    print_funnel(manifest, samples)
+
+
+def preview(
+    session: Session,
+    dataset: Annotated[str, typer.Argument(help=WHICH, metavar="VERSION|DIR")],
+    recipe: RecipeFile = None,
+    preset: Preset = None,
+    json: Json = False,
+) -> None:
+    """Show what another recipe would drop, from the notes of a dataset alone; nothing is computed anew."""
+    from dataclasses import asdict
+
+    from atoll.cli.data_versions import opened
+    from atoll.cli.render import line, print_json, print_table
+    from atoll.data.engine.alone import recipe_from
+    from atoll.data.engine.preview import preview as previewed
+
+    with opened(session, dataset) as found:
+        told = previewed(found, recipe_from(recipe, preset))
+    if json:
+        print_json(asdict(told))
+        return
+    rows = [
+        [change.rule, str(change.before), str(change.after), _ids("+", change.added), _ids("-", change.removed)]
+        for change in told.changes
+        if change.before or change.after
+    ]
+    print_table(["RULE", "BEFORE", "AFTER", "ADDED", "REMOVED"], rows)
+    if told.untold:
+        line(f"not told, since it takes a new run: {', '.join(told.untold)}")
+
+
+def recipe(session: Session, recipe: RecipeFile = None, preset: Preset = None) -> None:
+    """Print a recipe with everything its preset fills in, as YAML."""
+    from atoll.data.engine.alone import described, recipe_from
+
+    sys.stdout.write(described(recipe_from(recipe, preset)).decode())
+
+
+class _Progress:
+    """Shows each stage of a run on a line of its own."""
+
+    def __init__(self, shown: Board, label: str) -> None:
+        self._shown = shown
+        self._label = label
+        self._last = ""
+
+    def report(self, stage: str, done: float, total: float | None = None, unit: str = "", **more: Any) -> None:
+        family = stage.partition("-")[0].partition("/")[0]
+        if self._last and self._last != family:
+            self._shown.show(f"{self._label} {self._last}", "succeeded")
+        self._last = family
+        progress: Mapping[str, Any] = {"stage": family, "done": done, "total": total, "unit": unit}
+        self._shown.show(f"{self._label} {family}", "running", "", progress)
+
+    def end(self, manifest: Manifest) -> None:
+        counts = manifest.counts
+        said = f"{counts['documents_out']} of {counts['documents_in']} documents"
+        self._shown.show(f"{self._label} {self._last}", "succeeded", said)
+
+
+def print_funnel(manifest: Manifest, samples: int) -> None:
+    """A line for each rule: how many documents it dropped, their share of all, and samples."""
+    from atoll.cli.render import clean, print_table
+
+    total = max(1, manifest.counts.get("documents_in", 0))
+    rows: list[list[str]] = []
+    for step in manifest.funnel:
+        told = [clean(" ".join(sample.split()))[:80] for sample in step.get("samples", [])[:samples]] or [""]
+        rows.append([step["rule"], str(step["dropped"]), f"{step['dropped'] / total:.1%}", told[0]])
+        rows += [["", "", "", sample] for sample in told[1:]]
+    kept = manifest.counts.get("documents_out", 0)
+    print_table(["RULE", "DROPPED", "SHARE", "SAMPLE"], [*rows, ["kept", str(kept), f"{kept / total:.1%}", ""]])
+
+
+def print_counts(manifest: Manifest, figures: Mapping[str, Any]) -> None:
+    """What came out, and at what cost."""
+    from atoll.cli.render import duration, line, size
+
+    splits = ", ".join(f"{name} {split.rows}" for name, split in manifest.splits.items() if split.rows)
+    line(f"rows: {splits}")
+    if manifest.privacy:
+        line(f"personal data: {_privacy(manifest.privacy)}")
+    read = size(figures["input_bytes"])
+    rate = f"{figures['mb_per_cpu_s']:.1f} MB per CPU second"
+    line(f"{read} in {duration(figures['seconds'])}, {figures['cpu_s']:.1f} CPU seconds, {rate}")
+
+
+def _privacy(found: Mapping[str, Mapping[str, int]]) -> str:
+    return ", ".join(f"{kind} {count} ({action})" for kind, done in found.items() for action, count in done.items())
+
+
+def _ids(sign: str, ids: Sequence[str]) -> str:
+    return ", ".join(f"{sign}{name}" for name in ids)

@@ -1,0 +1,228 @@
+"""Curation runs: a recipe over sources, worked off as a workload, which makes one dataset version.
+
+The controller resolves names of the project (dataset versions, uploads, quality models) to digests and sees to it that
+they are the project's own; what is done to documents is the engine's. The project's key for hashes of personal data is
+made when a recipe first needs it, and lies with its secrets.
+"""
+
+from __future__ import annotations
+
+import secrets as randomness
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from atoll.compute.jobs import JobController, NotYet, engine_workload
+from atoll.core.errors import Invalid, NotFound
+from atoll.core.reconcile import Writer
+from atoll.core.resources import KINDS, Kind, Resource, Spec, Status
+from atoll.core.store import Create, Scope, Write
+from atoll.data.files import find_file, give_key, is_sealed
+from atoll.data.recipes import Recipe, Source
+from atoll.data.resources import TagName
+from atoll.data.versions import MAIN, make_version, resolve
+from atoll.governance.resources import SECRET
+from atoll.governance.secrets import Secrets
+
+KEY_SECRET, KEY_VALUE = "curation-privacy-key", "key"
+"""The project's secret for hashes of, and stand-ins for, personal data."""
+
+KEY_VARIABLE = "ATOLL_PRIVACY_KEY"
+KEYED_ACTIONS = frozenset({"hash", "pseudonymise"})
+DIGEST = "sha256:"
+KEY_BYTES = 32
+
+WORKER_BYTES = 384 << 20
+"""What a worker may take, and as much again for what leads them."""
+
+
+class CurationRunSpec(Spec):
+    """Turns sources into a dataset version by a recipe."""
+
+    dataset: str = Field(description="Dataset that receives the new version.")
+    branch: TagName = Field(MAIN, description="The line of versions it continues.")
+    sources: list[Source] = Field(min_length=1, description="Where the documents come from.")
+    recipe: Recipe = Field(default_factory=Recipe, description="What is done to them.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of every choice.")
+    workers: int = Field(1, ge=1, le=256, description="Processes that read, measure and write side by side.")
+    runtime: Literal["process", "ray"] = Field(
+        "process", description="process: children on one node; ray: Ray Data on the cluster the node belongs to."
+    )
+    cpu: float | None = Field(None, gt=0, description="Processor cores; empty: one a worker.")
+    memory_bytes: int | None = Field(None, ge=0, description="Memory, bytes; empty: 384 MiB, and as much a worker.")
+
+
+class CurationRunStatus(Status):
+    """pending, running, succeeded or failed."""
+
+    dataset_version: str = Field("", description="The version it made.")
+    parents: list[str] = Field(default_factory=list, description="Versions its sources of kind dataset stand for.")
+    counts: dict[str, int] = Field(default_factory=dict, description="Documents in and out, rows by split.")
+    funnel: list[dict[str, Any]] = Field(default_factory=list, description="How many each rule dropped, with samples.")
+    privacy: dict[str, dict[str, int]] = Field(
+        default_factory=dict, description="Personal data found in the documents kept: kind, what was done, how many."
+    )
+    languages: dict[str, int] = Field(default_factory=dict, description="Documents kept by language, if identified.")
+    progress: dict[str, Any] = Field(default_factory=dict, description="Where the run is.")
+    seconds: float = Field(0.0, description="How long it took.")
+    cpu_s: float = Field(0.0, description="Processor seconds of all workers.")
+
+
+CURATION_RUN = KINDS.register(
+    Kind(
+        "CurationRun",
+        "curationruns",
+        "One run of a recipe over sources, which makes a dataset version.",
+        CurationRunSpec,
+        CurationRunStatus,
+        columns=(
+            ("PHASE", "status.phase"),
+            ("DATASET", "spec.dataset"),
+            ("VERSION", "status.dataset_version"),
+            ("REASON", "status.reason"),
+        ),
+    )
+)
+
+
+class CurationRunController(JobController):
+    """Runs recipes; a run that succeeded makes exactly one dataset version."""
+
+    name = "curation-runs"
+    owns = "CurationRun"
+
+    def __init__(self, secrets: Secrets | None = None) -> None:
+        """secrets: seals the projects' keys; without it recipes that need one are refused."""
+        self._secrets = secrets
+
+    def workload_for(self, run: Resource, world: Writer) -> tuple[dict[str, Any], dict[str, Any]]:
+        spec = run.spec
+        project = _Project(world.scope, run.project)
+        wanted = {
+            "sources": [project.source(source, f"sources[{i}]") for i, source in enumerate(spec["sources"])],
+            "recipe": project.recipe(spec["recipe"]),
+            "names": project.names,
+            "sealed": list(project.sealed),
+            **{name: spec[name] for name in ("seed", "workers", "runtime")},
+        }
+        cpu = float(spec["cpu"] or spec["workers"])
+        memory_bytes = (1 + spec["workers"]) * WORKER_BYTES if spec["memory_bytes"] is None else spec["memory_bytes"]
+        workload = engine_workload(
+            "atoll.data.engine.run", wanted, cpu=cpu, memory_bytes=memory_bytes, restart={"limit": 5}
+        )
+        if is_keyed(spec["recipe"].get("privacy")):
+            self._make_key(run.project, world)
+            workload["roles"][0]["secrets"] = {KEY_VARIABLE: f"{KEY_SECRET}/{KEY_VALUE}"}
+        if project.sealed:
+            give_key(workload)
+        return workload, {"parents": list(project.parents)}
+
+    def finish(self, run: Resource, workload: Resource, world: Writer) -> tuple[dict[str, Any], list[Write]]:
+        result = workload.status["result"]
+        fields = {name: result[name] for name in ("counts", "funnel", "privacy", "languages", "seconds", "cpu_s")}
+        made = make_version(
+            world.scope,
+            run.project,
+            run.spec["dataset"],
+            result["manifest"],
+            branch=run.spec["branch"],
+            curation_run=run.name,
+            parents=run.status.get("parents", []),
+            counts=result["counts"],
+        )
+        return fields | {"dataset_version": made.version}, made.writes
+
+    def failed(self, workload: Resource) -> dict[str, Any]:
+        details = workload.status.get("error", {}).get("details") or {}
+        return {"funnel": details["funnel"]} if details.get("funnel") else {}
+
+    def _make_key(self, project: str, world: Writer) -> None:
+        """Make the project's key unless it has one."""
+        if world.scope.find("Secret", KEY_SECRET, project) is not None:
+            return
+        if self._secrets is None:
+            raise Invalid("no key can be made here", field="recipe.privacy", hint="mask or drop personal data")
+        sealed = self._secrets.seal(project, KEY_SECRET, {KEY_VALUE: randomness.token_hex(KEY_BYTES)})
+        told = {"description": "stand-ins for personal data", "names": [KEY_VALUE], "sealed": sealed}
+        world.write(Create("Secret", project, KEY_SECRET, SECRET.parse_spec(told), {"phase": "ready"}))
+
+
+def is_keyed(privacy: Mapping[str, Any] | None) -> bool:
+    """Whether what is done about personal data needs a key."""
+    return privacy is not None and bool({privacy["default"], *privacy["actions"].values()} & KEYED_ACTIONS)
+
+
+def _check_index(index: str) -> None:
+    if index and not index.startswith("/"):
+        hint = "the absolute path of a folder on the node; names of Datasets are not looked up"
+        raise Invalid(f"an index cannot be kept at {index!r}", field="recipe.dedup.index", hint=hint)
+
+
+class _Project:
+    """Resolves what a run names to what is the project's own."""
+
+    def __init__(self, scope: Scope, project: str) -> None:
+        self._scope = scope
+        self._project = project
+        self.parents: dict[str, None] = {}
+        self.names: dict[str, str] = {}
+        self.sealed: dict[str, None] = {}
+
+    def source(self, source: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """A source with the digest of a manifest for a dataset's name; uploads get their file's name."""
+        if source["kind"] == "dataset":
+            version = self._version(source["reference"])
+            self.parents[version.name] = None
+            return {**source, "reference": version.spec["manifest"]}
+        if source["kind"] == "upload":
+            self.names[source["digest"]] = self._file(source["digest"], f"{where}.digest").spec["filename"]
+        return dict(source)
+
+    def recipe(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """The recipe with digests for the names of quality models, word lists and evaluation sets."""
+        changed = dict(recipe)
+        _check_index(recipe["dedup"]["index"])
+        changed["quality"] = [{**item, "model": self._model(item["model"])} for item in recipe["quality"]]
+        for words in recipe["words"]:
+            if words["digest"]:
+                self._file(words["digest"], "recipe.words")
+        if recipe["decontaminate"]:
+            sets = list(self._sets(recipe["decontaminate"]["sets"]))
+            changed["decontaminate"] = {**recipe["decontaminate"], "sets": sets}
+        return changed
+
+    def _sets(self, references: Iterable[str]) -> Iterable[str]:
+        for reference in references:
+            yield reference if "/" in reference else self._version(reference).spec["manifest"]
+
+    def _model(self, name: str) -> str:
+        """The digest of a quality model by its name; a path stays what it is."""
+        if name.startswith(DIGEST):
+            models = self._scope.find_all("QualityModel")
+            if not any(m.project == self._project and m.status.get("model") == name for m in models):
+                self._file(name, "recipe.quality")
+            return name
+        if "/" in name:
+            return name
+        model = self._scope.get("QualityModel", name, self._project)
+        if model.phase == "failed":
+            raise Invalid(f"the quality model {name!r} has failed", field="recipe.quality", hint=model.status["reason"])
+        if not model.status.get("model"):
+            raise NotYet(f"waiting for quality model {name!r}")
+        return str(model.status["model"])
+
+    def _version(self, reference: str) -> Resource:
+        version = resolve(self._scope, self._project, reference)
+        if version is None or version.phase == "pending":
+            raise NotYet(f"waiting for dataset {reference!r}")
+        return version
+
+    def _file(self, digest: str, where: str) -> Resource:
+        """The project's file with these bytes: a digest alone gives no right to them."""
+        file = find_file(self._scope, self._project, digest)
+        if file is None:
+            raise NotFound(f"{where}: project {self._project!r} has no file {digest}", hint="upload it")
+        if is_sealed(file):
+            self.sealed[digest] = None
+        return file

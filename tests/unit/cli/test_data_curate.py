@@ -1,0 +1,159 @@
+"""`data curate|funnel|preview|recipe` as people use them: a whole run, and every way to be wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from atoll.cli.exits import BAD_INPUT
+from atoll.cli.main import app
+from curating import write_documents
+
+RECIPE = "min_characters: 100\nprivacy: {}\nquestions: {enabled: false}\n"
+
+
+class Desk:
+    """A folder with documents and a recipe, and the command line in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        gone = {name: None for name in os.environ if name.startswith("ATOLL_")}
+        self._runner = CliRunner(env={**gone, "ATOLL_HOME": str(folder / "home"), "COLUMNS": "200"})
+        self.docs = write_documents(folder / "docs", 60)
+        self.recipe = folder / "recipe.yaml"
+        self.recipe.write_text(RECIPE)
+
+    def call(self, *words: Any) -> Result:
+        return self._runner.invoke(app, ["data", *map(str, words)])
+
+    def json(self, *words: Any) -> dict[str, Any]:
+        result = self.call(*words, "--json")
+        assert result.exit_code == 0, result.stderr
+        told: dict[str, Any] = json.loads(result.stdout)
+        return told
+
+    def refused(self, *words: Any) -> str:
+        result = self.call(*words)
+        assert result.exit_code == BAD_INPUT, result.output
+        assert result.stdout == ""
+        return result.stderr
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """Documents that are curated once, into `made`."""
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    result = desk.call("curate", desk.docs, "-o", desk.folder / "made", "-r", desk.recipe)
+    assert result.exit_code == 0, result.output
+    (desk.folder / "said.txt").write_text(result.stdout)
+    return desk
+
+
+@pytest.fixture
+def made(desk: Desk) -> Path:
+    return desk.folder / "made"
+
+
+def test_a_curation_ends_with_its_funnel_and_its_cost(desk: Desk) -> None:
+    lines = (desk.folder / "said.txt").read_text().splitlines()
+    assert lines[0].split() == ["RULE", "DROPPED", "SHARE", "SAMPLE"]
+    assert any(line.startswith("near_duplicate") for line in lines)
+    assert any(line.startswith("rows: train ") for line in lines)
+    assert any(line.startswith("personal data: email ") for line in lines)
+    assert "CPU seconds" in lines[-1]
+
+
+def test_a_curation_in_json_tells_counts_funnel_and_figures(desk: Desk, made: Path) -> None:
+    told = desk.json("curate", desk.docs, "-o", made, "-r", desk.recipe, "--seed", 0)
+    assert told["out"] == str(made)
+    dropped = sum(step["dropped"] for step in told["funnel"])
+    assert told["counts"]["documents_in"] - dropped == told["counts"]["documents_out"] > 10
+    assert {"cpu_s", "seconds", "workers", "runtime", "mb_per_cpu_s", "input_bytes"} <= told.keys()
+
+
+def test_the_funnel_of_a_folder_needs_no_server(desk: Desk, made: Path) -> None:
+    manifest = json.loads((made / "manifest.json").read_bytes())
+    told = desk.json("funnel", made)
+    assert told == {"counts": manifest["counts"], "funnel": manifest["funnel"]}
+    few, many = (desk.call("funnel", made, "--samples", n).stdout.splitlines() for n in (0, 3))
+    assert few[-1].startswith("kept") and len(few) == len(told["funnel"]) + 2 < len(many)
+
+
+def test_a_preview_names_the_documents_that_would_go(desk: Desk, made: Path) -> None:
+    stricter = desk.folder / "stricter.yaml"
+    stricter.write_text(RECIPE.replace("100", "500") + "pack: {tokenizer: bytes}\n")
+    told = desk.json("preview", made, "-r", stricter)
+    change = next(change for change in told["changes"] if change["rule"] == "too_short")
+    assert change["after"] > change["before"] and all(name.startswith("d0") for name in change["added"])
+    assert told["untold"] == ["pack"]
+    said = desk.call("preview", made, "-r", stricter).stdout
+    assert f"+{change['added'][0]}" in said
+    assert "not told, since it takes a new run: pack" in said
+
+
+def test_a_recipe_is_printed_whole_and_can_be_read_again(desk: Desk) -> None:
+    printed = desk.call("recipe", "--preset", "web-en").stdout
+    assert yaml.safe_load(printed)["preset"] == "web-en"
+    (desk.folder / "printed.yaml").write_text(printed)
+    assert desk.call("recipe", "-r", desk.folder / "printed.yaml").stdout == printed
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are(desk: Desk, made: Path) -> None:
+    out = desk.folder / "new"
+    for words in (["recipe"], ["preview", made], ["curate", desk.docs, "-o", out]):
+        said = desk.refused(*words, "--preset", "web-fr")
+        assert "preset" in said and "web-zh" in said
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("min_character: 7", "min_character"),
+        ("a: [", "cannot be read"),
+        ("[1]", "holds no recipe"),
+        ("rules: [{rule: x, drop: 'nothing > 1'}]", "nothing"),
+        ("pack: {tokenizer: my-model}", "there is no tokenizer 'my-model'"),
+        ("dedup: {semantic: {model: my-model}}", "nothing embeds with 'my-model' here"),
+    ],
+)
+def test_a_bad_recipe_is_refused_before_anything_is_read(desk: Desk, content: str, said: str) -> None:
+    path, out = desk.folder / "bad.yaml", desk.folder / "bad"
+    path.write_text(content)
+    assert said in desk.refused("curate", desk.docs, "-o", out, "-r", path)
+    assert not list(out.glob(".work/read-*"))
+
+
+def test_a_recipe_file_that_is_not_there_is_named(desk: Desk, made: Path) -> None:
+    for words in (["recipe"], ["preview", made], ["curate", desk.docs, "-o", desk.folder / "new"]):
+        assert "nowhere.yaml cannot be read: No such file" in desk.refused(*words, "-r", "nowhere.yaml")
+
+
+def test_a_folder_of_ones_own_is_no_place_for_a_dataset(desk: Desk) -> None:
+    before = sorted(desk.docs.iterdir())
+    said = desk.refused("curate", desk.docs, "-o", desk.docs)
+    assert "holds '0.jsonl', which no curation made" in said and "hint: " in said
+    assert sorted(desk.docs.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["nowhere", "*.pdf", "books=nowhere"])
+def test_an_input_that_is_not_there_is_named(desk: Desk, name: str) -> None:
+    assert "there is nothing at" in desk.refused("curate", name, "-o", desk.folder / "new")
+
+
+@pytest.mark.parametrize("name", ["pypi:requests", "hf:", "books=pypi:a=b"])
+def test_an_input_elsewhere_must_be_spelled_right(desk: Desk, name: str) -> None:
+    assert "is not a source" in desk.refused("curate", name, "-o", desk.folder / "new")
+
+
+def test_what_is_no_dataset_has_neither_funnel_nor_preview(desk: Desk) -> None:
+    for words in (["funnel", desk.docs], ["preview", desk.docs, "-r", desk.recipe]):
+        result = desk.call(*words)
+        assert result.exit_code != 0 and result.stderr.startswith("error: ")

@@ -1,0 +1,183 @@
+"""Curation without a platform: a folder of results, re-use of what was read, previews."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from atoll.core.errors import Conflict, Invalid
+from atoll.data import archive
+from atoll.data.engine import intake
+from atoll.data.engine.alone import curate_alone, recipe_from, sources_of
+from atoll.data.engine.preview import preview
+from atoll.data.manifest import Manifest
+from atoll.data.recipes import parse_recipe
+from curating import bytes_of, write_documents
+
+RECIPE: dict[str, Any] = {"min_characters": 100, "privacy": {}, "questions": {"enabled": False}}
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    return write_documents(tmp_path / "docs", 60)
+
+
+def _curate(docs: Path, out: Path, **changes: Any) -> Manifest:
+    return curate_alone([str(docs)], parse_recipe({**RECIPE, **changes}), out, seed=5)[0]
+
+
+def test_a_folder_gets_the_dataset_its_notes_and_a_report(docs: Path, tmp_path: Path) -> None:
+    manifest = _curate(docs, tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out" / "train").num_rows
+    assert rows == manifest.counts["train"] == manifest.splits["train"].rows
+    notes = pq.read_table(tmp_path / "out" / "notes")
+    assert notes.num_rows == 60 and "text" not in notes.column_names
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["counts"] == manifest.counts and report["cpu_s"] > 0
+    assert report["privacy"] == {"email": {"mask": manifest.privacy["email"]["mask"]}}
+    assert report["quarantined"][0]["line"] == 16
+
+
+def test_changed_thresholds_use_what_was_read_and_give_the_bytes_of_a_fresh_run(
+    docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _curate(docs, tmp_path / "out")
+    _curate(docs, tmp_path / "fresh", min_characters=500)
+
+    def not_again(item: object, folder: Path) -> None:
+        raise AssertionError("it was read already")
+
+    monkeypatch.setattr(intake, "take_in", not_again)
+    _curate(docs, tmp_path / "out", min_characters=500)
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "fresh")
+    with pytest.raises(AssertionError, match="it was read already"):
+        raise_cause(docs, tmp_path / "out")
+
+
+def raise_cause(docs: Path, out: Path) -> None:
+    """Curate with another normal form, which has to be read anew."""
+    from atoll.data.engine.stages import OperatorFailed
+
+    try:
+        _curate(docs, out, normalise={"unicode": "nfkc"})
+    except OperatorFailed as error:
+        assert error.__cause__ is not None
+        raise error.__cause__ from None
+
+
+def test_changed_documents_are_read_anew(docs: Path, tmp_path: Path) -> None:
+    before = _curate(docs, tmp_path / "out")
+    (docs / "more.txt").write_text("A text of its own. " * 20)
+    assert _curate(docs, tmp_path / "out").counts["documents_in"] == before.counts["documents_in"] + 1
+
+
+def test_a_preview_tells_what_a_new_run_would_drop_by_its_rules(docs: Path, tmp_path: Path) -> None:
+    _curate(docs, tmp_path / "out")
+    stricter = parse_recipe({**RECIPE, "min_characters": 500})
+    told = preview(archive.Folder(tmp_path / "out"), stricter)
+    changes = {change.rule: change for change in told.changes}
+    after = _curate(docs, tmp_path / "fresh", min_characters=500)
+    dropped = {step["rule"]: step["dropped"] for step in after.funnel}
+    assert changes["too_short"].after == dropped["too_short"] > changes["too_short"].before
+    assert changes["kept"].after == after.counts["documents_out"]
+    assert changes["too_short"].added[0].startswith("d0") and told.untold == ()
+
+
+def test_a_preview_says_what_it_cannot_tell(docs: Path, tmp_path: Path) -> None:
+    _curate(docs, tmp_path / "out", min_characters=500)
+    looser = parse_recipe({**RECIPE, "dedup": {"near": None}})
+    told = preview(archive.Folder(tmp_path / "out"), looser)
+    changes = {change.rule: change for change in told.changes}
+    released = changes["too_short"].before - changes["too_short"].after
+    assert released - changes["few_letters"].after <= changes["to_compare"].after <= released
+    assert changes["to_compare"].after > 0
+    assert told.untold == ("dedup",)
+    asks = parse_recipe({**RECIPE, "language": {"keep": ["en"]}})
+    with pytest.raises(Invalid, match="language_score"):
+        preview(archive.Folder(tmp_path / "out"), asks)
+
+
+def test_a_folder_of_ones_own_is_never_touched(docs: Path, tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=r"holds '0\.jsonl', which no curation made"):
+        _curate(docs, docs)
+    assert len(list(docs.iterdir())) == 4
+
+
+def test_two_curations_do_not_share_a_folder(docs: Path, tmp_path: Path) -> None:
+    def again(*_: object) -> None:
+        with pytest.raises(Conflict, match="another curation works on"):
+            _curate(docs, tmp_path / "out")
+
+    curate_alone([str(docs)], parse_recipe(RECIPE), tmp_path / "out", report=again)
+
+
+def test_pseudonyms_stay_the_same_in_a_folder_and_differ_elsewhere(docs: Path, tmp_path: Path) -> None:
+    def texts(out: Path) -> list[str]:
+        _curate(docs, out, privacy={"default": "pseudonymise"})
+        return sorted(pq.read_table(out / "train")["text"].to_pylist())
+
+    assert texts(tmp_path / "one") == texts(tmp_path / "one")
+    assert texts(tmp_path / "one") != texts(tmp_path / "two")
+    assert (tmp_path / "one" / ".work" / "privacy.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_an_index_holds_is_not_new(docs: Path, tmp_path: Path) -> None:
+    dedup = {"index": str(tmp_path / "index")}
+    first = _curate(docs, tmp_path / "one", dedup=dedup)
+    (docs / "more.txt").write_text("A text that no earlier run has ever seen. " * 20)
+    second = _curate(docs, tmp_path / "two", dedup=dedup)
+    assert first.counts["documents_out"] > 10 and second.counts["documents_out"] == 1
+    assert _curate(docs, tmp_path / "two", dedup=dedup) == second
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("recipe.yaml", "min_characters: 7\n"),
+        ("recipe.json", '{"min_characters": 7}'),
+        ("recipe.py", "recipe = {'min_characters': 3 + 4}\n"),
+        ("recipe.py", "from atoll.data.recipes import Recipe\nrecipe = Recipe(min_characters=7)\n"),
+    ],
+)
+def test_a_recipe_is_a_file_of_several_kinds(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert recipe_from(tmp_path / name, None) == parse_recipe({"min_characters": 7})
+    assert recipe_from(tmp_path / name, "web-en").preset == "web-en"
+    assert recipe_from(tmp_path / name, "web-en").min_characters == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("recipe.yaml", "[1, 2]", "holds no recipe"),
+        ("recipe.yaml", "a: [", "cannot be read"),
+        ("recipe.yaml", "min_character: 7", "there is no field"),
+        ("recipe.py", "rules = []", "defines no `recipe`"),
+    ],
+)
+def test_a_wrong_recipe_file_is_refused(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(Invalid, match=said):
+        recipe_from(tmp_path / name, None)
+
+
+def test_inputs_are_one_source_and_named_ones_their_own(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+    folder, pattern = str(tmp_path), str(tmp_path / "*.txt")
+    assert sources_of([folder]) == [{"kind": "folder", "path": folder}]
+    files = [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
+    assert sources_of([pattern]) == [{"kind": "files", "paths": files}]
+    assert sources_of([f"books={folder}", files[0]]) == [
+        {"kind": "folder", "path": folder, "name": "books"},
+        {"kind": "files", "paths": files[:1]},
+    ]
+    assert sources_of(["pypi:texts==1.0", "own=hf:me/texts", files[0]]) == [
+        {"kind": "files", "paths": files[:1]},
+        {"kind": "package", "reference": "pypi:texts==1.0"},
+        {"kind": "hub", "reference": "hf:me/texts", "name": "own"},
+    ]
+    with pytest.raises(Invalid, match="there is nothing at"):
+        sources_of([str(tmp_path / "*.pdf")])
