@@ -1,144 +1,214 @@
-"""Bench `curation`: how exact and how fast a curation run is. `python tests/bench/curation.py`; JSON on the last line.
+"""Bench `curation`: how exact and how fast a curation run is, beside datatrove and Data-Juicer in the same run.
 
-Exactness needs documents with known duplicates (../shared/data/curation, beside the repository); where that folder is
-absent, only the standard library's documentation is measured and the line says so. CPU seconds of this process; kernels
-are compiled before the clock starts (`compile_cpu_s`).
+    python tests/bench/curation.py          JSON on the last line
+
+Exactness and rivals need documents with known duplicates and planted personal data (../shared/data/curation, beside
+the repository). Where that folder is absent, documents found on this machine are measured, without rivals' verdicts,
+and the line says so. CPU seconds of whole commands less those of the same command on thirty documents, for both: what
+it costs to start, to load libraries, models and machine code, is told apart. ATOLL_BENCH_MB (default 160) is the size
+of the largest corpus; 2000 takes an hour.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import platform
 import resource
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
+from parts import corpora, rivals
 
-from atoll.core.blobs import BlobStore
-from atoll.data.engine import run
-from atoll.data.engine.minhash import signatures
-from atoll.data.engine.normalise import normalise
-from atoll.data.engine.plan import plan_of
-from atoll.data.engine.scan import scan
-from atoll.data.engine.spool import Document, Spool
-
-CORPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "curation"
-PERMUTATIONS = 112
+HERE = Path(__file__).parent
+LARGEST_MB = int(os.environ.get("ATOLL_BENCH_MB", "160"))
+ROUNDS = 3
+LANGUAGES = {"en": ("web-en", "eng", "space"), "zh": ("web-zh", "cmn", "character")}
+DEDUP_ONLY = {"preset": "documents", "min_characters": 0, "rules": [], "questions": {"enabled": False}}
 
 
 def main() -> None:
-    figures: dict[str, Any] = {"compile_cpu_s": round(_compile_cpu_s(), 2)}
-    with tempfile.TemporaryDirectory() as folder:
-        figures |= _standard_library(Path(folder))
-        for language in ("en", "zh"):
-            if (CORPUS / f"{language}.jsonl.gz").exists():
-                figures |= {f"{name}_{language}": value for name, value in _measure(language, Path(folder)).items()}
-    figures["memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    figures: dict[str, Any] = {}
+    theirs: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        _compile(folder)
+        for language in LANGUAGES:
+            if corpora.is_there():
+                ours, others = _beside_rivals(language, folder)
+                figures |= {f"{name}_{language}": value for name, value in ours.items()}
+                theirs |= {f"{name}_{language}": value for name, value in others.items()}
+        if corpora.is_there():
+            figures |= _privacy(folder)
+            for name in ("datatrove", "data_juicer"):
+                figures[f"minhash_ratio_{name}"] = min(
+                    figures.pop(f"minhash_ratio_{name}_{language}") for language in LANGUAGES
+                )
+        figures |= _growth(folder)
+        figures |= _workers(folder)
     line = {
         "bench": "curation",
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "arch": platform.machine()},
         "figures": figures,
-        "rivals": {},
+        "rivals": theirs,
         "command": "python tests/bench/curation.py",
     }
-    if not CORPUS.exists():
-        line["skipped"] = f"no corpus with known duplicates in {CORPUS}"
+    if not corpora.is_there():
+        line["skipped"] = f"no corpus with known duplicates in {corpora.FOLDER}"
     sys.stdout.write(json.dumps(line) + "\n")
 
 
-def _compile_cpu_s() -> float:
-    started = time.process_time()
-    signatures(scan(pa.array(["one two three"])), PERMUTATIONS)
-    return time.process_time() - started
+def _compile(folder: Path) -> None:
+    """Small runs of every kind, so that machine code is in the cache."""
+    few = corpora.few(corpora.grown(folder / "seed.jsonl", 1), folder / "few.jsonl")
+    for number, preset in enumerate(("web-en", "web-zh", "documents")):
+        recipe = {"preset": preset, "language": None, "privacy": {}, "dedup": {"lines": {}, "substrings": {}}}
+        _curate([few], folder / f"few-{number}", recipe)
 
 
-def _standard_library(folder: Path) -> dict[str, float]:
-    started = time.process_time()
-    result = run.curate({"sources": [{"kind": "stdlib"}], "seed": 1}, BlobStore(str(folder / "blobs")), folder)
-    counts = result["counts"]
+def _curate(inputs: list[Path], out: Path, recipe: dict[str, Any], workers: int = 1) -> tuple[float, float]:
+    """CPU and wall seconds of `atoll data curate`."""
+    recipe_file = out.with_suffix(".recipe.json")
+    recipe_file.write_text(json.dumps(recipe))
+    command = [str(Path(sys.executable).with_name("atoll")), "data", "curate", *map(str, inputs)]
+    command += ["--recipe", str(recipe_file), "--out", str(out), "--workers", str(workers), "--seed", "1"]
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return cpu_s, time.monotonic() - started
+
+
+def _beside_rivals(language: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    preset, code, tokenization = LANGUAGES[language]
+    file = corpora.write(language, folder / language)
+    size_mb = corpora.text_mb(file)
+    few = corpora.few(file, folder / f"{language}-few" / "corpus.jsonl")
+    recipe = {"preset": preset, "privacy": {}}
+    ours = [_curate([file], folder / f"{language}-{n}", recipe)[0] for n in range(ROUNDS)]
+    starts = [_curate([few], folder / f"{language}-few-{n}", recipe)[0] for n in range(ROUNDS)]
+    home = rivals.environment("curation", *rivals.DATATROVE)
+    lid = corpora.language_model()
+    datatrove, started = (_rival(home, "datatrove_recipe.py", str(path.parent), code, str(lid)) for path in (file, few))
+    datatrove = {name: value - started[name] for name, value in datatrove.items()}
+    juicer = _rival(rivals.environment("juicer", *rivals.DATA_JUICER), "juicer_minhash.py", str(file), tokenization)
+    signature_s = statistics.median(corpora.signature_cpu_s(file) for _ in range(ROUNDS))
+    start_s = statistics.median(starts)
+    cpu_s = statistics.median(ours) - start_s
+    figures = {
+        "mb_per_cpu_s": round(size_mb / cpu_s, 2),
+        "start_cpu_s": round(start_s, 2),
+        "datatrove_ratio": round(datatrove["recipe_cpu_s"] / cpu_s, 1),
+        "minhash_mb_per_cpu_s": round(size_mb / signature_s, 1),
+        "minhash_ratio_datatrove": round(datatrove["signature_cpu_s"] / signature_s),
+        "minhash_ratio_data_juicer": round(juicer["signature_cpu_s"] / signature_s),
+        **_exactness(language, file, folder),
+    }
+    theirs = {
+        "datatrove_mb_per_cpu_s": round(size_mb / datatrove["recipe_cpu_s"], 3),
+        "datatrove_minhash_mb_per_cpu_s": round(size_mb / datatrove["signature_cpu_s"], 3),
+        "data_juicer_minhash_mb_per_cpu_s": round(size_mb / juicer["signature_cpu_s"], 3),
+    }
+    return figures, theirs
+
+
+def _rival(home: Path, script: str, *arguments: str) -> dict[str, Any]:
+    command = [str(home / "bin" / "python"), str(HERE / "parts" / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{script} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _exactness(language: str, file: Path, folder: Path) -> dict[str, float]:
+    """recall: true pairs at >= .8 of which one went. precision: dropped documents with a true pair at >= .7, or that
+    were planted as copies; strictly: without the planted ones."""
+    near = {"threshold": 0.7, "cjk_characters": 3} if language == "zh" else {}
+    kept = _kept(file, folder / f"{language}-near", DEDUP_ONLY | {"dedup": {"near": near}})
+    truth = corpora.truth(language)
+    dropped = truth.ids - kept
+    double = {name for one, other, index in truth.pairs if index >= 0.7 for name in (one, other)}
+    high = [(one, other) for one, other, index in truth.pairs if index >= 0.8]
+    edited = [(one, other) for one, other, kind in truth.copies if kind == "edit5%"]
+    halves = [(one, other) for one, other, kind in truth.copies if kind == "trunc50"]
+    cut = DEDUP_ONLY | {"dedup": {"near": near, "lines": {}, "substrings": {}}}
+    short = _shortened(file, folder / f"{language}-cut", cut)
     return {
-        "stdlib_cpu_s": round(time.process_time() - started, 2),
-        "stdlib_documents_in": counts["documents_in"],
-        "stdlib_documents_out": counts["documents_out"],
+        "recall": _share(one not in kept or other not in kept for one, other in high),
+        "precision": _share(name in double or name in truth.planted for name in dropped),
+        "precision_strict": _share(name in double for name in dropped),
+        "edited_5_percent_found": _share(one not in kept or other not in kept for one, other in edited),
+        "truncated_half_found": _share(one in short or other in short for one, other in halves),
     }
 
 
-def _measure(language: str, folder: Path) -> dict[str, float]:
-    with gzip.open(CORPUS / f"{language}.jsonl.gz") as file:
-        rows = [json.loads(line) for line in file]
-    size_mb = sum(len(row["text"].encode()) for row in rows) / 1e6
-    texts = pa.array([row["text"] for row in rows])
-    started = time.process_time()
-    signatures(scan(texts), PERMUTATIONS)
-    signed = time.process_time()
-    kept = _deduplicated(rows, folder)
-    deduplicated = time.process_time()
-    _whole(rows, folder)
-    return {
-        **_exactness(language, rows, kept),
-        "minhash_mb_per_cpu_s": round(size_mb / (signed - started), 1),
-        "dedup_mb_per_cpu_s": round(size_mb / (deduplicated - signed), 1),
-        "mb_per_cpu_s": round(size_mb / (time.process_time() - deduplicated), 1),
-    }
+def _share(holds: Iterable[bool]) -> float:
+    values = list(holds)
+    return round(sum(values) / len(values), 4)
 
 
-def _plan(recipe: dict[str, Any]) -> Any:
-    return plan_of({"sources": [{"kind": "folder", "path": str(CORPUS)}], "recipe": recipe})
+def _kept(file: Path, out: Path, recipe: dict[str, Any]) -> set[str]:
+    _curate([file], out, recipe | {"split": {"heldout_fraction": 0}})
+    return {row["id"] for row in corpora.rows(out, "train")}
 
 
-def _spooled(rows: list[dict[str, Any]], folder: Path) -> Spool:
-    spool = Spool(folder / "spool")
-    for row in rows:
-        spool.add(Document(row["id"], normalise(row["text"]), row["source"], row["id"], "text"))
-    spool.flush()
-    return spool
+def _shortened(file: Path, out: Path, recipe: dict[str, Any]) -> set[str]:
+    """The ids that were dropped or lost half of their text."""
+    _curate([file], out, recipe | {"split": {"heldout_fraction": 0}})
+    left = {row["id"]: len(row["text"]) for row in corpora.rows(out, "train")}
+    return {row["id"] for row in corpora.read(file) if 2 * left.get(row["id"], 0) <= len(row["text"])}
 
 
-def _silent(*_: Any, **__: Any) -> None:
-    """Progress nobody reads."""
+def _privacy(folder: Path) -> dict[str, float]:
+    """Planted values that are gone, and controls that are, over both languages."""
+    planted, controls = [], []
+    for language in LANGUAGES:
+        file, out = folder / language / "corpus.jsonl", folder / f"{language}-privacy"
+        recipe = DEDUP_ONLY | {"dedup": {"exact": False, "near": None}, "privacy": {}, "split": {"heldout_fraction": 0}}
+        _curate([file], out, recipe)
+        texts = {row["id"]: row["text"] for row in corpora.rows(out, "train")}
+        for document, kind, value in corpora.planted_values():
+            if document in texts:
+                (controls if kind in corpora.CONTROLS else planted).append(value not in texts[document])
+    return {"pii_recall": _share(planted), "pii_false_alarm": _share(controls)}
 
 
-def _deduplicated(rows: list[dict[str, Any]], folder: Path) -> set[str]:
-    """The ids kept when nothing but duplicates is dropped."""
-    spool = _spooled(rows, folder)
-    verdict = run.judge(
-        _plan({"min_characters": 0, "rules": []}), spool, run.annotate(spool, PERMUTATIONS, _silent), _silent
-    )
-    return {spool.ids[index] for index in np.flatnonzero(verdict.kept)}
+def _growth(folder: Path) -> dict[str, Any]:
+    """CPU seconds and the largest resident size of any process over growing corpora."""
+    sizes = [size for size in (10, 40, 160, 640, 2000) if size <= LARGEST_MB]
+    figures: dict[str, Any] = {}
+    seconds = []
+    for size in sizes:
+        file = corpora.grown(folder / f"grown-{size}.jsonl", size)
+        cpu_s, _ = _curate([file], folder / f"grown-{size}", {"preset": "web-en", "privacy": {}})
+        seconds.append(cpu_s)
+        figures[f"cpu_s_{size}_mb"] = round(cpu_s, 2)
+    figures["memory_mb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+    # 1 where twice the text costs twice as much
+    if len(sizes) > 1:
+        figures["growth"] = round((seconds[-1] / seconds[0]) / (sizes[-1] / sizes[0]), 3)
+    return figures
 
 
-def _whole(rows: list[dict[str, Any]], folder: Path) -> None:
-    """The default recipe from texts to shards."""
-    plan, spool = _plan({}), _spooled(rows, folder)
-    verdict = run.judge(plan, spool, run.annotate(spool, PERMUTATIONS, _silent), _silent)
-    run.write_splits(plan, spool, verdict, BlobStore(str(folder / "blobs")), _silent)
+def _workers(folder: Path) -> dict[str, float]:
+    """How much sooner two workers are done than one: median of pairs, one after the other."""
+    file = corpora.grown(folder / f"grown-{LARGEST_MB}.jsonl", LARGEST_MB)
+    recipe = {"preset": "web-en", "privacy": {}}
 
+    def wall_s(workers: int, number: int) -> float:
+        return _curate([file], folder / f"workers-{workers}-{number}", recipe, workers)[1]
 
-def _exactness(language: str, rows: list[dict[str, Any]], kept: set[str]) -> dict[str, float]:
-    """recall: true pairs at >= .8 of which one went. precision: dropped documents with a true pair at >= .7."""
-    pairs = list(_gold_pairs(language))
-    high = [(one, other) for one, other, index in pairs if index >= 0.8]
-    found = [one not in kept or other not in kept for one, other in high]
-    with_double = {name for one, other, index in pairs if index >= 0.7 for name in (one, other)}
-    dropped = {row["id"] for row in rows} - kept
-    return {
-        "recall": round(sum(found) / len(found), 4),
-        "precision": round(len(dropped & with_double) / len(dropped), 4),
-    }
-
-
-def _gold_pairs(language: str) -> Iterator[tuple[str, str, float]]:
-    gold = json.loads(gzip.decompress((CORPUS / f"gold-{language}.json.gz").read_bytes()))
-    for one, other, index in gold["pairs"]:
-        yield gold["ids"][one], gold["ids"][other], index
+    ratios = [wall_s(1, number) / wall_s(2, number) for number in range(ROUNDS)]
+    return {"scaling_2_workers": round(statistics.median(ratios), 2)}
 
 
 if __name__ == "__main__":

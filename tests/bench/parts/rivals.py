@@ -9,6 +9,11 @@ from pathlib import Path
 
 HOME = Path(os.environ.get("ATOLL_RIVALS") or Path(__file__).parents[3] / ".rivals")
 LITELLM = "litellm[proxy]==1.106.2"
+DATATROVE = (
+    "datatrove[processing]==0.10.1",
+    *("spacy", "jieba", "orjson", "regex", "fasteners", "tldextract", "zstandard", "fasttext-numpy2-wheel"),
+)
+DATA_JUICER = ("py-data-juicer==1.6.1", "aiohttp", "scipy")
 
 
 def environment(name: str, *packages: str) -> Path:
