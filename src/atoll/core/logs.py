@@ -13,7 +13,10 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: at, level, role, logger, message, extras, and the traceback if any."""
+    """One JSON object a line: at, level, role, logger, message, extras, and the traceback if any.
+
+    What begins with an underscore is no extra: libraries mark records so for themselves.
+    """
 
     def __init__(self, role: str) -> None:
         super().__init__()
@@ -27,7 +30,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {k: v for k, v in vars(record).items() if k not in _STANDARD}
+        line |= {k: v for k, v in vars(record).items() if k not in _STANDARD and not k.startswith("_")}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         try:

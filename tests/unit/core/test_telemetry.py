@@ -65,3 +65,8 @@ def test_failed_reconciles_are_counted() -> None:
     counter = RECONCILE_ERRORS.labels("telemetry-test")
     counter.inc()
     assert counter._value.get() == 1
+
+
+def test_what_a_library_marks_a_record_with_is_not_told() -> None:
+    told = line("hello", extra={"_marked_ns": 1, "project": "red"})
+    assert "_marked_ns" not in told and told["project"] == "red"
