@@ -61,10 +61,10 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def few(path: Path, copy: Path) -> Path:
-    """The first thirty documents of a file."""
+    """The first hundred documents of a file."""
     copy.parent.mkdir(parents=True, exist_ok=True)
     with path.open(encoding="utf-8") as file:
-        copy.write_text("".join(line for _, line in zip(range(30), file, strict=False)), encoding="utf-8")
+        copy.write_text("".join(line for _, line in zip(range(100), file, strict=False)), encoding="utf-8")
     return copy
 
 
