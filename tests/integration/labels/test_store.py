@@ -307,3 +307,31 @@ def test_many_at_once_never_get_more_of_an_item_than_there_are_places(
     assert filler.counts(UID)["decided"] == 12
     assert filler.counts(UID)["answers"] == 24
     check(filler)
+
+
+def test_tasks_opened_by_many_at_once_are_there_once(url: str, opened: Callable[[str], Database]) -> None:
+    uids = ("task-a", "task-b", "task-c")
+    desks = [Labels(opened(url), SystemClock(), "default") for _ in range(6)]
+    ready = threading.Barrier(len(desks))
+    failures: list[BaseException] = []
+
+    def work(number: int, own: Labels) -> None:
+        try:
+            for uid in uids if number % 2 else reversed(uids):
+                ready.wait(60)
+                own.open(uid)
+        except BaseException as error:
+            failures.append(error)
+            ready.abort()
+
+    threads = [threading.Thread(target=work, args=desk) for desk in enumerate(desks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    tasks = TABLES[-1]
+    with opened(url).reading() as connection:
+        rows = connection.execute(select(tasks.c.uid, tasks.c.task)).all()
+    assert sorted(row.uid for row in rows) == list(uids)
+    assert sorted(row.task for row in rows) == [1, 2, 3]

@@ -54,6 +54,7 @@ from atoll.data.labelling.values import Values, check_values
 HELD_MAX = 100
 PAGE_CHARACTERS = 8 << 20
 DROPPED_AT_ONCE = 5000
+OPENINGS_TRIED = 30
 
 _HIGHEST = select(func.coalesce(func.max(label_tasks.c.task), 0)).where(
     label_tasks.c.project == bindparam("the_project")
@@ -187,18 +188,24 @@ class Labels:
     # the task as a whole
 
     def open(self, uid: str) -> None:
-        """Make room for a task; once, however often asked."""
-        with self._database.reading() as connection:
-            if connection.execute(FIND_TASK, self._named(uid)).first() is not None:
+        """Make room for a task; once, however often asked and by however many at once."""
+        for _ in range(OPENINGS_TRIED):
+            if self._is_open(uid):
                 return
-        try:
-            with self._database.writing() as connection:
-                number = int(connection.execute(_HIGHEST, {"the_project": self._project}).scalar_one()) + 1
-                zeros = dict.fromkeys((*COUNTS, "labellers", "last_seq"), 0)
-                row = {"project": self._project, "task": number, "uid": uid, **zeros}
-                connection.execute(insert(label_tasks), row)
-        except DuplicateError as error:
-            raise Conflict("another labelling task began at the same moment", hint="try again") from error
+            try:
+                with self._database.writing() as connection:
+                    number = int(connection.execute(_HIGHEST, {"the_project": self._project}).scalar_one()) + 1
+                    zeros = dict.fromkeys((*COUNTS, "labellers", "last_seq"), 0)
+                    row = {"project": self._project, "task": number, "uid": uid, **zeros}
+                    connection.execute(insert(label_tasks), row)
+                return
+            except DuplicateError:
+                continue  # somebody opened this task, or another with the number meant for it, since it was looked for
+        raise Conflict("other labelling tasks began at the same moment, again and again", hint="try again")
+
+    def _is_open(self, uid: str) -> bool:
+        with self._database.reading() as connection:
+            return connection.execute(FIND_TASK, self._named(uid)).first() is not None
 
     def drop(self, uid: str) -> None:
         """Forget all of a task, some rows at a time, so that others may write in between."""
