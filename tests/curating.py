@@ -52,7 +52,7 @@ def task_in(folder: Path, task_input: dict[str, Any]) -> dict[str, str]:
 
 def start(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """The engine as an agent starts it, at the head of a process group."""
-    command = [sys.executable, "-W", "error", "-m", "atoll.data.engine.run"]
+    command = [sys.executable, "-W", "error", "-m", "atoll.data.engine.curate.run"]
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, process_group=0)
 
 

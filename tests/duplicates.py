@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from atoll.data.engine.corpus import NOTES, SCHEMA, SIGNATURES, TEXTS, Corpus, write_batch
+from atoll.data.engine.annotate.minhash import shingler, signatures
+from atoll.data.engine.curate.corpus import NOTES, SCHEMA, SIGNATURES, TEXTS, Corpus, write_batch
 from atoll.data.engine.dedup import Near
-from atoll.data.engine.minhash import shingler, signatures
-from atoll.data.engine.stages import Stages, Work
+from atoll.data.engine.runtimes.stages import Stages, Work
 
 NEAR = Near()
 

@@ -27,8 +27,8 @@ import rivals
 import tongues
 from privacy import cpu_s, documents, run_rival, size_mb, written
 
-from atoll.data.engine.chinese import convert
-from atoll.data.engine.language import identify
+from atoll.data.engine.language.chinese import convert
+from atoll.data.engine.language.identify import identify
 
 BANDS: dict[str, Callable[[int], bool]] = {
     "all": lambda size: True,

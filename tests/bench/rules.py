@@ -27,9 +27,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from parts import corpora, rivals
 
-from atoll.data.engine import minhash
-from atoll.data.engine.annotate import Wanted, annotate
-from atoll.data.engine.quality import evaluate
+from atoll.data.engine.annotate import minhash
+from atoll.data.engine.annotate.table import Wanted, annotate
+from atoll.data.engine.quality.conditions import evaluate
 from atoll.data.rules import parse_expression
 from atoll.data.rulesets import RULE_SETS
 

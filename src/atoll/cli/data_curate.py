@@ -70,7 +70,7 @@ def curate(
     """
     from atoll.cli.follow import board
     from atoll.cli.render import print_json
-    from atoll.data.engine.alone import curate_alone, recipe_from
+    from atoll.data.engine.curate.alone import curate_alone, recipe_from
 
     wanted = recipe_from(recipe, preset)
     with board() as shown:
@@ -116,8 +116,8 @@ def preview(
 
     from atoll.cli.data_versions import opened
     from atoll.cli.render import line, print_json, print_table
-    from atoll.data.engine.alone import recipe_from
-    from atoll.data.engine.preview import preview as previewed
+    from atoll.data.engine.curate.alone import recipe_from
+    from atoll.data.engine.curate.preview import preview as previewed
 
     with opened(session, dataset) as found:
         told = previewed(found, recipe_from(recipe, preset))
@@ -136,7 +136,7 @@ def preview(
 
 def recipe(session: Session, recipe: RecipeFile = None, preset: Preset = None) -> None:
     """Print a recipe with everything its preset fills in, as YAML."""
-    from atoll.data.engine.alone import described, recipe_from
+    from atoll.data.engine.curate.alone import described, recipe_from
 
     sys.stdout.write(described(recipe_from(recipe, preset)).decode())
 

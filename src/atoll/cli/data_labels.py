@@ -224,7 +224,7 @@ def train_quality(
     """Train a model of quality from files; no server is needed. A recipe names the file: quality: [{name, model}]."""
     from atoll.cli.output import checked
     from atoll.cli.render import line, print_json
-    from atoll.data.engine.train_quality import TEXT_BYTES_MAX, train_from_files
+    from atoll.data.engine.quality.train import TEXT_BYTES_MAX, train_from_files
 
     wanted = {"method": checked(method, ("classifier", "perplexity")), "text_column": text_column, "rate": 2.0}
     wanted |= {"epochs": epochs, "bits": bits, "seed": seed, "shortest": 3, "longest": 4}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atoll.data.engine.diff import Diff, PartDiff
+    from atoll.data.engine.versions.diff import Diff, PartDiff
 
 DROPPED_SHOWN = 12
 

@@ -39,7 +39,7 @@ def describe(
     """Show what a dataset holds: sizes, splits, languages, sources, what was dropped, personal data, licence."""
     from atoll.cli.data_pages import description_lines
     from atoll.cli.render import line, print_json
-    from atoll.data.engine.describe import describe as described
+    from atoll.data.engine.versions.describe import describe as described
 
     with opened(session, dataset) as found:
         told = described(found)
@@ -63,7 +63,7 @@ def diff(
     """
     from atoll.cli.data_pages import diff_lines
     from atoll.cli.render import line, print_json
-    from atoll.data.engine.diff import diff as differences
+    from atoll.data.engine.versions.diff import diff as differences
 
     with opened(session, before) as one, opened(session, after) as two:
         found = differences(one, two, samples)

@@ -109,7 +109,7 @@ class CurationRunController(JobController):
         cpu = float(spec["cpu"] or spec["workers"])
         memory_bytes = (1 + spec["workers"]) * WORKER_BYTES if spec["memory_bytes"] is None else spec["memory_bytes"]
         workload = engine_workload(
-            "atoll.data.engine.run", wanted, cpu=cpu, memory_bytes=memory_bytes, restart={"limit": 5}
+            "atoll.data.engine.curate.run", wanted, cpu=cpu, memory_bytes=memory_bytes, restart={"limit": 5}
         )
         if is_keyed(spec["recipe"].get("privacy")):
             self._make_key(run.project, world)

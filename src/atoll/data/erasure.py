@@ -77,7 +77,11 @@ class ErasureController(JobController):
         }
         spec = run.spec
         workload = engine_workload(
-            "atoll.data.engine.erase", wanted, cpu=spec["cpu"], memory_bytes=spec["memory_bytes"], restart={"limit": 20}
+            "atoll.data.engine.versions.erase",
+            wanted,
+            cpu=spec["cpu"],
+            memory_bytes=spec["memory_bytes"],
+            restart={"limit": 20},
         )
         if any(file["sealed"] for file in told):
             give_key(workload)

@@ -113,7 +113,7 @@ class QualityModelController(JobController):
             wanted[role] = [{**item, "manifest": version.spec["manifest"]} for item, version in found]
             names += [version.name for _, version in found]
         workload = engine_workload(
-            "atoll.data.engine.train_quality",
+            "atoll.data.engine.quality.train",
             wanted,
             cpu=spec["cpu"],
             memory_bytes=spec["memory_bytes"],

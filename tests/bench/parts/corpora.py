@@ -110,7 +110,7 @@ def signature_cpu_s(path: Path) -> float:
     """CPU seconds of the MinHash signatures of all texts, in this process."""
     import pyarrow as pa
 
-    from atoll.data.engine import minhash
+    from atoll.data.engine.annotate import minhash
 
     texts = pa.array([row["text"] for row in read(path)], pa.string())
     room = minhash.shingler(5, 5)

@@ -38,13 +38,13 @@ def _steps(task: TaskFolder) -> int:
 
 
 def test_a_killed_erasure_goes_on_to_the_same_end(tmp_path: Path) -> None:
-    calm = TaskFolder(tmp_path / "calm", "atoll.data.engine.erase")
+    calm = TaskFolder(tmp_path / "calm", "atoll.data.engine.versions.erase")
     calm.root.mkdir()
     wanted = order(calm)
     code, expected = calm.run(wanted)
     assert code == 0, calm.log
     assert all(v["removed"] == {"train": 4, "qa_train": 4} for v in expected["versions"])
-    rough = TaskFolder(tmp_path / "rough", "atoll.data.engine.erase")
+    rough = TaskFolder(tmp_path / "rough", "atoll.data.engine.versions.erase")
     rough.root.mkdir()
     assert order(rough) == wanted
     rng = random.Random(4)
@@ -75,7 +75,7 @@ def test_a_killed_erasure_goes_on_to_the_same_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["missing", "changed"])
 def test_a_damaged_version_stops_an_erasure_by_name(tmp_path: Path, damage: str) -> None:
-    task = TaskFolder(tmp_path, "atoll.data.engine.erase")
+    task = TaskFolder(tmp_path, "atoll.data.engine.versions.erase")
     wanted = order(task)
     manifest = read_manifest(task.store, wanted["versions"][0]["manifest"])
     digest = manifest.splits["train"].shards[0].digest

@@ -18,7 +18,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, workers: in
     task_input = {"sources": [{"kind": "folder", "path": str(docs)}], "recipe": RECIPE, "workers": workers}
     environment = task_in(folder, task_input)
     done = subprocess.run(
-        [sys.executable, "-m", "atoll.data.engine.run"],
+        [sys.executable, "-m", "atoll.data.engine.curate.run"],
         cwd=folder,
         env=environment,
         stderr=subprocess.PIPE,

@@ -17,10 +17,10 @@ import pytest
 
 from atoll.core.blobs import BlobStore, digest_of_file
 from atoll.core.errors import IntegrityError, Invalid, NotFound
-from atoll.data.engine.alone import curate_alone
-from atoll.data.engine.elsewhere import obtained
-from atoll.data.engine.plan import Source
-from atoll.data.engine.run import curate
+from atoll.data.engine.curate.alone import curate_alone
+from atoll.data.engine.curate.elsewhere import obtained
+from atoll.data.engine.curate.plan import Source
+from atoll.data.engine.curate.run import curate
 from atoll.data.manifest import Manifest, open_split, read_manifest
 from atoll.data.recipes import parse_recipe
 

@@ -12,8 +12,8 @@ import pytest
 from atoll.core.errors import Forbidden, NotFound
 from atoll.core.store import SetStatus
 from atoll.data.archive import Stored
-from atoll.data.engine.erase import erase
-from atoll.data.engine.rows import batches
+from atoll.data.engine.versions.erase import erase
+from atoll.data.engine.versions.rows import batches
 from atoll.data.layout import members
 from small_datasets import document
 

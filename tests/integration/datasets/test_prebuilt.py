@@ -56,7 +56,7 @@ def wheel(folder: Path, members: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def task(tmp_path: Path) -> TaskFolder:
-    return TaskFolder(tmp_path, "atoll.data.engine.prebuilt")
+    return TaskFolder(tmp_path, "atoll.data.engine.versions.prebuilt")
 
 
 def run(task: TaskFolder, order: dict[str, Any], **environment: str) -> Manifest:

@@ -12,7 +12,7 @@ import pytest
 from atoll.core.errors import Forbidden, IntegrityError, Invalid, NotFound
 from atoll.core.resources import Resource
 from atoll.data.archive import Folder, check
-from atoll.data.engine.diff import diff
+from atoll.data.engine.versions.diff import diff
 from atoll.sdk.datasets import STATE_SUFFIX
 from atoll.sdk.errors import Unreachable
 from small_datasets import document, question

@@ -14,10 +14,10 @@ from pydantic import TypeAdapter
 
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import Conflict, Invalid, Unavailable
-from atoll.data.engine.label_door import KEY_VARIABLE, Door, own_key
-from atoll.data.engine.label_items import bring_in, item_of
-from atoll.data.engine.output import SplitWriter
-from atoll.data.engine.prelabel import Prelabeller, messages, read_answer
+from atoll.data.engine.label.door import KEY_VARIABLE, Door, own_key
+from atoll.data.engine.label.items import bring_in, item_of
+from atoll.data.engine.label.prelabel import Prelabeller, messages, read_answer
+from atoll.data.engine.versions.output import SplitWriter
 from atoll.data.labelling.schema import AnyField, answer_schema
 from atoll.data.manifest import Manifest, write_manifest
 

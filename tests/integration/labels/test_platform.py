@@ -17,7 +17,7 @@ import pytest
 
 from atoll.core.blobs import BlobStore
 from atoll.core.resources import Resource
-from atoll.data.engine import classifier
+from atoll.data.engine.quality import classifier
 from atoll.data.manifest import open_split, read_manifest
 from atoll.sdk import resolve_credentials
 from running import Platform, platform, processes, until
@@ -84,7 +84,7 @@ def test_items_come_in_from_a_file_with_everything_the_file_says(up: Platform, t
 def test_a_model_suggests_through_the_door_and_outlives_a_kill(up: Platform, task: Resource) -> None:
     up.reaches("Deployment", "tiny", "ready")
     run = ask(up, "POST", "/labels/tone/prelabel", {"model": "tiny", "parallel": 2})
-    engine = until(lambda: processes(up.home, "atoll.data.engine.prelabel"), "the engine to run")
+    engine = until(lambda: processes(up.home, "atoll.data.engine.label.prelabel"), "the engine to run")
     os.kill(engine[-1], signal.SIGKILL)
     done = end_of(up, run)
     assert done.status["model_version"] == "tiny.v1"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from atoll.core.blobs import BlobStore
-from atoll.data.engine.output import SplitWriter
+from atoll.data.engine.versions.output import SplitWriter
 from atoll.data.manifest import SPLITS, Manifest, Split, write_manifest
 from integration.synthesis.author import Author
 from task_folder import TaskFolder

@@ -4,7 +4,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.data.engine.contamination import build, find, token_spans
+from atoll.data.engine.compose.contamination import build, find, token_spans
 
 WORDS = st.lists(st.sampled_from(["a", "B", "c1", "礁", "é"]), max_size=30).map(" ".join)
 N = 5

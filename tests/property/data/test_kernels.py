@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.data.engine import annotate as compiled
 from atoll.data.engine import kernel
-from atoll.data.engine.annotate import Wanted
+from atoll.data.engine.annotate import table as compiled
+from atoll.data.engine.annotate.table import Wanted
 
 CHARACTERS = st.one_of(
     st.characters(exclude_categories=["Cs"]),
@@ -58,7 +58,7 @@ def plain() -> Iterator[ModuleType]:
     saved = {name: sys.modules.pop(name) for name in names}
     sys.modules["numba"] = None  # type: ignore[assignment]
     try:
-        module = importlib.import_module("atoll.data.engine.annotate")
+        module = importlib.import_module("atoll.data.engine.annotate.table")
         assert not sys.modules["atoll.data.engine.kernel"].IS_COMPILED
     finally:
         for name in [name for name in sys.modules if name.startswith("atoll.data.engine.")]:
@@ -120,7 +120,7 @@ SCRIPT = """
 import sys
 sys.modules["numba"] = None
 import hashlib, pyarrow as pa
-from atoll.data.engine.annotate import Wanted, annotate, shingles
+from atoll.data.engine.annotate.table import Wanted, annotate, shingles
 from atoll.data.engine.kernel import IS_COMPILED
 texts = pa.array(sys.stdin.read().split("|"))
 found = annotate(texts, Wanted(words=4, cjk_characters=3, lines=True))

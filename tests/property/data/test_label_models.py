@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.data.engine import features, kernel, perplexity
-from atoll.data.engine.measures import auc
+from atoll.data.engine import kernel
+from atoll.data.engine.quality import features, perplexity
+from atoll.data.engine.quality.measures import auc
 
 WHOLE = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
 TEXT = st.one_of(WHOLE, st.lists(st.sampled_from(["cat", "Dog", "7", " ", "猫", "和", "é", "\n", "—"])).map("".join))

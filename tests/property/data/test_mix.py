@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.core.errors import Invalid
-from atoll.data.engine.mix import draw
-from atoll.data.engine.plan import Mix
-from atoll.data.engine.split import hash_ids
+from atoll.data.engine.compose.mix import draw
+from atoll.data.engine.compose.split import hash_ids
+from atoll.data.engine.curate.plan import Mix
 
 DOCUMENTS = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 500)), min_size=1, max_size=80)
 WEIGHTS = st.tuples(*[st.floats(0.1, 10)] * 3)

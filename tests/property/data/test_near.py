@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.data.engine.corpus import Corpus
+from atoll.data.engine.curate.corpus import Corpus
 from atoll.data.engine.dedup import Near, candidates, near
 from atoll.data.engine.dedup.verify import jaccards, shingle_sets
 from duplicates import corpus_of, stages_in

@@ -5,8 +5,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.data.engine.pack import Packer, best_fit, concatenated
-from atoll.data.engine.tokenizer import Bytes
+from atoll.data.engine.compose.pack import Packer, best_fit, concatenated
+from atoll.data.engine.compose.tokenizer import Bytes
 
 TEXTS = st.lists(st.text("ab环 \n", max_size=60), max_size=40)
 

@@ -10,7 +10,7 @@ import sys
 
 import pyarrow as pa
 
-from atoll.data.engine.language import identify
+from atoll.data.engine.language.identify import identify
 from atoll.data.engine.privacy import Finder, count
 from atoll.data.engine.words import WordFinder
 
@@ -64,7 +64,7 @@ import json, sys
 sys.modules["numba"] = None
 import pyarrow as pa
 from atoll.data.engine import kernel
-from atoll.data.engine.language import identify
+from atoll.data.engine.language.identify import identify
 from atoll.data.engine.privacy import Finder, count
 from atoll.data.engine.words import WordFinder
 texts, words = json.load(sys.stdin)

@@ -9,9 +9,9 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.data.engine.conversation import Message, chat_text, messages_of
-from atoll.data.engine.normalise import normalise, normalise_column
-from atoll.data.engine.plan import Normalise, Source
+from atoll.data.engine.curate.plan import Normalise, Source
+from atoll.data.engine.normalise.text import normalise, normalise_column
+from atoll.data.engine.questions.conversation import Message, chat_text, messages_of
 from atoll.data.engine.read import Quarantined, batches, documents, plan_parts
 from atoll.data.engine.read import lines as reading_lines
 from atoll.data.engine.read.encodings import decode

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.core.errors import Invalid
-from atoll.data.engine.quality import evaluate
+from atoll.data.engine.quality.conditions import evaluate
 from atoll.data.rules import COLUMNS, parse_expression
 
 NODES = (

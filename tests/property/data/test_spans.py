@@ -3,11 +3,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.data.engine.corpus import Document
-from atoll.data.engine.normalise import normalise
-from atoll.data.engine.plan import Questions
-from atoll.data.engine.questions import pairs_of
-from atoll.data.engine.structure import headings
+from atoll.data.engine.curate.corpus import Document
+from atoll.data.engine.curate.plan import Questions
+from atoll.data.engine.normalise.text import normalise
+from atoll.data.engine.questions.derive import pairs_of
+from atoll.data.engine.questions.structure import headings
 
 PIECES = st.sampled_from(
     [

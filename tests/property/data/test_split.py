@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.core.blobs import BlobStore
-from atoll.data.engine.split import TRAIN, hash_ids, name_clusters, sides
+from atoll.data.engine.compose.split import TRAIN, hash_ids, name_clusters, sides
 from atoll.data.manifest import read_split
 
 IDS = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=60, unique=True)
@@ -47,7 +47,7 @@ def test_the_fraction_is_close_and_only_the_growing_side_changes(fraction, seed)
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 1000), st.floats(0.05, 0.5), st.booleans())
 def test_no_near_copy_and_no_answer_is_on_both_sides(seed: int, fraction: float, drops: bool) -> None:
-    from atoll.data.engine.run import curate
+    from atoll.data.engine.curate.run import curate
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.data.engine.corpus import Corpus
+from atoll.data.engine.curate.corpus import Corpus
 from atoll.data.engine.dedup import Dedup, Substrings, repeats, substrings
 from duplicates import corpus_of, stages_in
 

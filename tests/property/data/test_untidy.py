@@ -7,8 +7,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.data.engine import untidy as looking
-from atoll.data.engine.untidy import SPECIAL, UNTIDY, untidy
+from atoll.data.engine.normalise import untidy as looking
+from atoll.data.engine.normalise.untidy import SPECIAL, UNTIDY, untidy
 
 _SPECIAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2028\u2029\u2060\ufeff\ufffe\uffff]")
 _UNTIDY = re.compile(r"\r|[ \t\u00a0\u3000]\n|\n\n\n|\A\n|[ \t\u00a0\u3000\n]\Z")

@@ -9,9 +9,9 @@ import pytest
 
 from atoll.core.errors import Conflict, Invalid
 from atoll.data import archive
-from atoll.data.engine import intake
-from atoll.data.engine.alone import curate_alone, recipe_from, sources_of
-from atoll.data.engine.preview import preview
+from atoll.data.engine.curate import intake
+from atoll.data.engine.curate.alone import curate_alone, recipe_from, sources_of
+from atoll.data.engine.curate.preview import preview
 from atoll.data.manifest import Manifest
 from atoll.data.recipes import parse_recipe
 from curating import bytes_of, write_documents
@@ -58,7 +58,7 @@ def test_changed_thresholds_use_what_was_read_and_give_the_bytes_of_a_fresh_run(
 
 def raise_cause(docs: Path, out: Path) -> None:
     """Curate with another normal form, which has to be read anew."""
-    from atoll.data.engine.stages import OperatorFailed
+    from atoll.data.engine.runtimes.stages import OperatorFailed
 
     try:
         _curate(docs, out, normalise={"unicode": "nfkc"})

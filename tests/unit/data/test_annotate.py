@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from atoll.data.engine.annotate import DIGEST, Wanted, annotate, shingles_of
+from atoll.data.engine.annotate.table import DIGEST, Wanted, annotate, shingles_of
 from atoll.data.rules import COLUMNS, REPETITION_COLUMNS
 
 TEXTS = pa.array(["The first text.\n\nIt has two lines.", "", "zweiter Text über\nzweiter  Text über", "中文的文本"])

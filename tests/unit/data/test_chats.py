@@ -11,7 +11,7 @@ import pytest
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid
 from atoll.core.sealed import DataKey, SealedBlobs
-from atoll.data.engine.chats import import_chats, rows_of
+from atoll.data.engine.versions.chats import import_chats, rows_of
 from atoll.data.manifest import open_split, read_manifest
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from opencc import OpenCC
 
-from atoll.data.engine.chinese import convert, script
+from atoll.data.engine.language.chinese import convert, script
 
 SIMPLIFIED, TRADITIONAL = "头发发展的软件说明书，皇后在后面", "頭髮發展的軟件說明書，皇后在後面"
 

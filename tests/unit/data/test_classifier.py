@@ -14,12 +14,12 @@ import pytest
 
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid
-from atoll.data.engine import classifier, perplexity
-from atoll.data.engine.classifier import Classifier, Settings, load, train
-from atoll.data.engine.measures import auc, calibrate, measure
-from atoll.data.engine.model_file import MAGIC, ModelFile, decode
-from atoll.data.engine.output import SplitWriter
-from atoll.data.engine.train_quality import TEXT_BYTES_MAX, train_from_datasets, train_from_files
+from atoll.data.engine.quality import classifier, perplexity
+from atoll.data.engine.quality.classifier import Classifier, Settings, load, train
+from atoll.data.engine.quality.measures import auc, calibrate, measure
+from atoll.data.engine.quality.model_file import MAGIC, ModelFile, decode
+from atoll.data.engine.quality.train import TEXT_BYTES_MAX, train_from_datasets, train_from_files
+from atoll.data.engine.versions.output import SplitWriter
 from atoll.data.manifest import Manifest, write_manifest
 from atoll.data.quality import QUALITY_MODEL
 

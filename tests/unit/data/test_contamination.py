@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from atoll.core.errors import Invalid
-from atoll.data.engine import contamination
-from atoll.data.engine.contamination import Table, build, find, token_spans, words_at
-from atoll.data.engine.corpus import TEXTS, Corpus, Document, write_batch
+from atoll.data.engine.compose import contamination
+from atoll.data.engine.compose.contamination import Table, build, find, token_spans, words_at
+from atoll.data.engine.curate.corpus import TEXTS, Corpus, Document, write_batch
 
 EXAM = "Which ring of coral islands encloses a lagoon that once held a sunken volcano in the open ocean?"
 CHINESE = "环礁是由珊瑚礁围成的环形岛屿、中间有一个潟湖。"
@@ -106,7 +106,7 @@ def test_without_a_compiler_it_finds_the_same() -> None:
     code = (
         "import sys; sys.modules['numba'] = None\n"
         "import pyarrow as pa\n"
-        "from atoll.data.engine.contamination import build, find\n"
+        "from atoll.data.engine.compose.contamination import build, find\n"
         f"found = find(pa.array({texts!r}), build({{'a': [[{EXAM!r}, 'w w']], 'b': [[{CHINESE!r}]]}}, 5))\n"
         "print(found.masks.tolist(), found.places.tolist(), found.lengths.tolist())"
     )

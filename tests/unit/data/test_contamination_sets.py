@@ -7,8 +7,8 @@ import pytest
 
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid
-from atoll.data.engine.evaluation_texts import texts_of
-from atoll.data.engine.output import SplitWriter
+from atoll.data.engine.compose.evaluation_texts import texts_of
+from atoll.data.engine.versions.output import SplitWriter
 from atoll.data.manifest import SPLITS, Manifest, Split, write_manifest
 
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from atoll.data.engine.conversation import Message, NotAChat, chat_text, messages_in, messages_of
+from atoll.data.engine.questions.conversation import Message, NotAChat, chat_text, messages_in, messages_of
 
 ASKED = [Message("user", "What is 2 + 2?"), Message("assistant", "4")]
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import IntegrityError, Invalid, NotFound
 from atoll.data.archive import Folder, Stored, check, is_archive, open_archive
-from atoll.data.engine.describe import describe, source_of
-from atoll.data.engine.diff import diff, recipe_lines
+from atoll.data.engine.versions.describe import describe, source_of
+from atoll.data.engine.versions.diff import diff, recipe_lines
 from atoll.data.layout import MANIFEST, members, shard_at
 from atoll.data.manifest import read_manifest
 from small_datasets import dataset, document, question

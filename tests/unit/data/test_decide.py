@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from atoll.core.errors import Invalid
-from atoll.data.engine import contamination
-from atoll.data.engine.corpus import Corpus
-from atoll.data.engine.curate import Curated, Place, curate
-from atoll.data.engine.decide import build_table, decision_in, repeated, tokens_of, told_apart
-from atoll.data.engine.intake import corpus_of
-from atoll.data.engine.judge import KEPT
-from atoll.data.engine.plan import Decontaminate, Pack
-from atoll.data.engine.planning import plan_of
-from atoll.data.engine.stages import Inline
+from atoll.data.engine.compose import contamination
+from atoll.data.engine.curate.corpus import Corpus
+from atoll.data.engine.curate.curation import Curated, Place, curate
+from atoll.data.engine.curate.decide import build_table, decision_in, repeated, tokens_of, told_apart
+from atoll.data.engine.curate.intake import corpus_of
+from atoll.data.engine.curate.judge import KEPT
+from atoll.data.engine.curate.plan import Decontaminate, Pack
+from atoll.data.engine.curate.planning import plan_of
+from atoll.data.engine.runtimes.stages import Inline
 
 SENTENCE = "the quick brown fox jumps over the lazy dog while thirteen small owls watch"
 
@@ -92,7 +92,7 @@ def test_packed_bytes_are_counted_exactly(tmp_path: Path) -> None:
 def test_another_tokenizer_makes_another_decision_only_of_a_mix(tmp_path: Path) -> None:
     sources = _sources(tmp_path, 8)
     (tmp_path / "tokenizer.json").write_text("{}")
-    from atoll.data.engine import fingerprints
+    from atoll.data.engine.curate import fingerprints
 
     def deciding(**recipe: Any) -> str:
         return fingerprints.of_deciding(plan_of({"sources": sources, "recipe": recipe}), "reading")

@@ -16,7 +16,7 @@ from atoll.core.resources import Resource
 from atoll.core.sealed import DataKey, SealedBlobs
 from atoll.core.store import Create, MarkDeleting, SetStatus, Store
 from atoll.data import certificate as certificates
-from atoll.data.engine.erase import erase
+from atoll.data.engine.versions.erase import erase
 from atoll.data.erasure import ErasureController
 from atoll.data.files import create_file
 from atoll.data.layout import members

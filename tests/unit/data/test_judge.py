@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from atoll.core.errors import Invalid
-from atoll.data.engine.judge import KEPT, Check, checks_of, column, first_reasons, merged
-from atoll.data.engine.planning import plan_of
+from atoll.data.engine.curate.judge import KEPT, Check, checks_of, column, first_reasons, merged
+from atoll.data.engine.curate.planning import plan_of
 
 NOTES = {
     "characters": [50, 5000, 500, 500, 500, 500],

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from atoll.data.engine.language import identify, keeps
+from atoll.data.engine.language.identify import identify, keeps
 
 SENTENCES = {
     "en": "The quick brown fox jumps over the lazy dog while the children are watching it.",

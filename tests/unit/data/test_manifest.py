@@ -7,7 +7,7 @@ import pytest
 
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import IntegrityError, Invalid, NotFound
-from atoll.data.engine.output import SplitWriter
+from atoll.data.engine.versions.output import SplitWriter
 from atoll.data.manifest import (
     SPLITS,
     Manifest,

@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from atoll.data.engine import minhash
+from atoll.data.engine.annotate import minhash
+from atoll.data.engine.annotate.minhash import NOTHING, RECALL_MIN, Signatures, band_keys, rows_of_band
 from atoll.data.engine.hashing import hash_words, mix, powers
-from atoll.data.engine.minhash import NOTHING, RECALL_MIN, Signatures, band_keys, rows_of_band
 
 
 def _signatures(*texts: str, permutations: int = 112, words: int = 5, cjk: int = 5) -> Signatures:

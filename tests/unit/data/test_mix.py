@@ -3,9 +3,9 @@ import pyarrow as pa
 import pytest
 
 from atoll.core.errors import Invalid
-from atoll.data.engine.mix import Mixture, approximate_tokens, draw, source_codes
-from atoll.data.engine.plan import Mix
-from atoll.data.engine.split import hash_ids
+from atoll.data.engine.compose.mix import Mixture, approximate_tokens, draw, source_codes
+from atoll.data.engine.compose.split import hash_ids
+from atoll.data.engine.curate.plan import Mix
 
 NAMES = ("books", "web")
 

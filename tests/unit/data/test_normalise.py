@@ -3,8 +3,8 @@ import unicodedata
 
 import pytest
 
-from atoll.data.engine.conversation import Message, chat_text
-from atoll.data.engine.normalise import normalise, normalise_column
+from atoll.data.engine.normalise.text import normalise, normalise_column
+from atoll.data.engine.questions.conversation import Message, chat_text
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from atoll.core.blobs import BlobStore
-from atoll.data.engine.output import SplitWriter
+from atoll.data.engine.versions.output import SplitWriter
 from atoll.data.manifest import DOCUMENT_COLUMNS
 
 

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from atoll.core.errors import Invalid
-from atoll.data.engine.pack import SCHEMA, Packer, best_fit, concatenated
-from atoll.data.engine.tokenizer import Bytes, tokenizer_of
+from atoll.data.engine.compose.pack import SCHEMA, Packer, best_fit, concatenated
+from atoll.data.engine.compose.tokenizer import Bytes, tokenizer_of
 
 
 def packed(texts: list[str], length: int) -> pa.Table:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from atoll.data.engine.blocks import block
+from atoll.data.engine.annotate.blocks import block
+from atoll.data.engine.annotate.pieces import cut, known_words
 from atoll.data.engine.characters import characters
-from atoll.data.engine.pieces import cut, known_words
 
 
 def _pieces(text: str) -> list[str]:

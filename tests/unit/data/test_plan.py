@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from atoll.core.errors import Invalid
-from atoll.data.engine.planning import plan_of
+from atoll.data.engine.curate.planning import plan_of
 
 
 def _plan_input(**changes: Any) -> dict[str, Any]:

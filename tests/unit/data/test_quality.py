@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from atoll.data.engine.quality import evaluate
+from atoll.data.engine.quality.conditions import evaluate
 from atoll.data.rules import parse_expression
 
 TABLE = pa.table(

@@ -1,8 +1,8 @@
 import pytest
 
-from atoll.data.engine.corpus import Document
-from atoll.data.engine.plan import Questions
-from atoll.data.engine.questions import answer_span, pairs_of
+from atoll.data.engine.curate.corpus import Document
+from atoll.data.engine.curate.plan import Questions
+from atoll.data.engine.questions.derive import answer_span, pairs_of
 
 LIMITS = Questions(True, 8, 40, 600)
 

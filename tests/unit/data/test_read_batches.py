@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from atoll.data.engine.corpus import SCHEMA, Document
-from atoll.data.engine.normalise import normalise
-from atoll.data.engine.plan import Normalise, Source
+from atoll.data.engine.curate.corpus import SCHEMA, Document
+from atoll.data.engine.curate.plan import Normalise, Source
+from atoll.data.engine.normalise.text import normalise
 from atoll.data.engine.read import Limits, Quarantined, batches, documents, plan_parts
 
 

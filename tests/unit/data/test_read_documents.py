@@ -11,8 +11,8 @@ import openpyxl
 import pypdf
 import pytest
 
-from atoll.data.engine.corpus import Document
-from atoll.data.engine.plan import Source
+from atoll.data.engine.curate.corpus import Document
+from atoll.data.engine.curate.plan import Source
 from atoll.data.engine.read import Limits, Quarantined, documents, plan_parts
 
 LIMITS = Limits()

@@ -8,17 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from atoll.core.errors import Invalid
-from atoll.data.engine.corpus import Document
-from atoll.data.engine.plan import Source
-from atoll.data.engine.read import (
-    Limits,
-    Part,
-    Quarantined,
-    documents,
-    fingerprint,
-    nothing_readable,
-    plan_parts,
-)
+from atoll.data.engine.curate.corpus import Document
+from atoll.data.engine.curate.plan import Source
+from atoll.data.engine.read import Limits, Part, Quarantined, documents, fingerprint, nothing_readable, plan_parts
 from atoll.data.engine.read.formats import PACKAGES
 
 LIMITS = Limits()

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atoll.data.engine.corpus import Document
-from atoll.data.engine.plan import Fields, Source
+from atoll.data.engine.curate.corpus import Document
+from atoll.data.engine.curate.plan import Fields, Source
 from atoll.data.engine.read import Limits, Quarantined, documents, plan_parts
 
 LIMITS = Limits()

@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from atoll.data.engine import repetition
-from atoll.data.engine.annotate import Wanted, annotate
+from atoll.data.engine.annotate import repetition
+from atoll.data.engine.annotate.repetition import FIGURES, SHORTEST, TOP_LONGEST
+from atoll.data.engine.annotate.table import Wanted, annotate
 from atoll.data.engine.hashing import hash_words
-from atoll.data.engine.repetition import FIGURES, SHORTEST, TOP_LONGEST
 
 
 def _figures(words: list[str]) -> list[int]:

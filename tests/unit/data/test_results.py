@@ -6,7 +6,7 @@ import pytest
 
 from atoll.core.blobs import BlobStore, digest_of_file
 from atoll.core.errors import Invalid
-from atoll.data.engine.results import STATE, Blobs, Folder, Result, check_ours
+from atoll.data.engine.curate.results import STATE, Blobs, Folder, Result, check_ours
 from atoll.data.manifest import Manifest, Split, decode_manifest
 
 

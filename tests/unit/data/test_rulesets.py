@@ -3,8 +3,8 @@ import re
 import pyarrow as pa
 import pytest
 
-from atoll.data.engine.annotate import Wanted, annotate
-from atoll.data.engine.quality import evaluate
+from atoll.data.engine.annotate.table import Wanted, annotate
+from atoll.data.engine.quality.conditions import evaluate
 from atoll.data.rules import parse_expression
 from atoll.data.rulesets import RULE_SETS
 

@@ -7,7 +7,7 @@ import pytest
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid
 from atoll.core.sealed import DataKey, SealedBlobs
-from atoll.data.engine.run import curate
+from atoll.data.engine.curate.run import curate
 from atoll.data.manifest import read_manifest, read_split
 
 SUBJECTS = ["gang", "queue", "replica", "checkpoint", "gateway", "ledger", "lease", "site", "pool", "route", "budget"]

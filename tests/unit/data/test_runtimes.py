@@ -12,7 +12,7 @@ import stage_work
 from atoll.core.errors import Invalid, ResourceExhausted
 from atoll.data.engine.runtimes import runtime_of
 from atoll.data.engine.runtimes.processes import Processes
-from atoll.data.engine.stages import Inline, OperatorFailed, Stages
+from atoll.data.engine.runtimes.stages import Inline, OperatorFailed, Stages
 
 TESTS = Path(__file__).parents[2]
 
@@ -63,7 +63,8 @@ def test_failures_come_back_as_what_they_were(runtime: Processes, tmp_path: Path
 def test_children_end_with_their_parent(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; import stage_work\n"
-        "from atoll.data.engine.stages import Stages; from atoll.data.engine.runtimes.processes import Processes\n"
+        "from atoll.data.engine.runtimes.stages import Stages\n"
+        "from atoll.data.engine.runtimes.processes import Processes\n"
         "folders = Stages(Path(sys.argv[1]), Processes(1)).map('pid', stage_work.process_of, [1])\n"
         "print((folders[0] / 'item.txt').read_text().split()[0], flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.data.engine.plan import Fields
+from atoll.data.engine.curate.plan import Fields
 from atoll.data.engine.read.formats import DOCUMENTS
 from atoll.data.engine.read.item import File, Found, Item, Limits, Quarantined
 from atoll.data.engine.read.sandbox import Sandbox, sandbox
@@ -140,7 +140,7 @@ def test_each_thread_has_a_sandbox_of_its_own() -> None:
 def test_a_child_ends_with_its_parent(tmp_path: Path, ending: signal.Signals) -> None:
     program = (
         "import sys, time\n"
-        "from atoll.data.engine.plan import Fields\n"
+        "from atoll.data.engine.curate.plan import Fields\n"
         "from atoll.data.engine.read.item import File, Limits\n"
         "from atoll.data.engine.read.sandbox import sandbox\n"
         "box = sandbox(Limits())\n"

@@ -4,7 +4,16 @@ import pytest
 
 from atoll.data.engine.characters import characters
 from atoll.data.engine.hashing import hash_words
-from atoll.data.engine.scan import BLOCK_TOKENS, STOP_WORDS, decode, find, scan_block, stop_words, tokens_room, utf8_of
+from atoll.data.engine.scan import (
+    BLOCK_TOKENS,
+    STOP_WORDS,
+    decode,
+    find,
+    scan_block,
+    stop_words,
+    tokens_room,
+    utf8_of,
+)
 
 
 def _tokens(text: str) -> tuple[list[int], list[bool]]:

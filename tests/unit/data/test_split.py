@@ -3,8 +3,8 @@ import pyarrow as pa
 import pytest
 
 from atoll.core.errors import Invalid
+from atoll.data.engine.compose.split import TRAIN, hash_ids, name_clusters, sides
 from atoll.data.engine.hashing import hash_words
-from atoll.data.engine.split import TRAIN, hash_ids, name_clusters, sides
 
 NAMES = hash_ids(pa.array([f"doc{number}" for number in range(1000)]))
 

@@ -4,7 +4,7 @@ import pytest
 
 import stage_work
 from atoll.core.errors import Invalid
-from atoll.data.engine.stages import Inline, OperatorFailed, Stages, once, perform
+from atoll.data.engine.runtimes.stages import Inline, OperatorFailed, Stages, once, perform
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from atoll.data.engine.annotate import Wanted, annotate
+from atoll.data.engine.annotate.table import Wanted, annotate
 from atoll.data.rules import COLUMNS
 
 

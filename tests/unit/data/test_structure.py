@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from atoll.data.engine.structure import headings, paragraph_stop, sentence_start, sentence_stops, skip_space
+from atoll.data.engine.questions.structure import headings, paragraph_stop, sentence_start, sentence_stops, skip_space
 
 
 def _words(text: str) -> list[str]:

@@ -28,7 +28,7 @@ KEY_KEPT_S = 30 * 86_400.0
 """A run's key ends after so long, whatever becomes of the run."""
 
 KEY_VARIABLE = "ATOLL_LABEL_KEY"
-ENGINES = {"import": "label_items", "prelabel": "prelabel", "export": "label_export"}
+ENGINES = {"import": "items", "prelabel": "prelabel", "export": "export"}
 RESTART = {"limit": 100, "backoff_min_s": 0.5, "backoff_max_s": 30.0}
 
 
@@ -116,7 +116,7 @@ class LabelRunController(JobController):
         paid = {"expires_at": run.created_at + KEY_KEPT_S, "charged_to": spec["creator"]}
         world.write(*open_key(run, models, self._secrets, world, **paid))
         workload = engine_workload(
-            f"atoll.data.engine.{ENGINES[spec['action']]}",
+            f"atoll.data.engine.label.{ENGINES[spec['action']]}",
             wanted | found,
             cpu=spec["cpu"],
             memory_bytes=spec["memory_bytes"],

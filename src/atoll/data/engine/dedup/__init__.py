@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atoll.data.engine.corpus import Corpus
+from atoll.data.engine.curate.corpus import Corpus
 from atoll.data.engine.dedup import exact, index, near, repeats, semantic, urls
 from atoll.data.engine.dedup.cuts import Cuts, Spans
 from atoll.data.engine.dedup.exact import Indices, Mask
 from atoll.data.engine.dedup.keep import losers, ranks
 from atoll.data.engine.dedup.spec import Dedup, Lines, Near, Semantic, Substrings
-from atoll.data.engine.stages import Stages
+from atoll.data.engine.runtimes.stages import Stages
 
 __all__ = [
     "Cuts",

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.data.engine.corpus import Batch, Corpus
+from atoll.data.engine.annotate.minhash import band_keys, rows_of_band
+from atoll.data.engine.curate.corpus import Batch, Corpus
 from atoll.data.engine.dedup.exact import Indices, digests, grouped
 from atoll.data.engine.dedup.forest import Pairs
 from atoll.data.engine.dedup.spec import Near
 from atoll.data.engine.kernel import inner, kernel
-from atoll.data.engine.minhash import band_keys, rows_of_band
-from atoll.data.engine.stages import Stages
+from atoll.data.engine.runtimes.stages import Stages
 
 BUCKET_MAX = 16
 NEIGHBOURS = 8

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.data.engine.corpus import Corpus
+from atoll.data.engine.curate.corpus import Corpus
 
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]

@@ -23,17 +23,24 @@ from numpy.typing import NDArray
 
 from atoll.core.errors import Invalid
 from atoll.core.files import disk_full_named, read_json, sync_folder, write_json
-from atoll.data.engine.corpus import Batch, Corpus
+from atoll.data.engine.annotate.minhash import band_keys, rows_of_band
+from atoll.data.engine.curate.corpus import Batch, Corpus
 from atoll.data.engine.dedup import urls
-from atoll.data.engine.dedup.candidates import BUCKET_MAX, NEIGHBOURS, Sketch, agreements, agreements_min, forest_value
+from atoll.data.engine.dedup.candidates import (
+    BUCKET_MAX,
+    NEIGHBOURS,
+    Sketch,
+    agreements,
+    agreements_min,
+    forest_value,
+)
 from atoll.data.engine.dedup.exact import Indices, Mask, digests
 from atoll.data.engine.dedup.forest import members_of
 from atoll.data.engine.dedup.spec import Dedup, Near
 from atoll.data.engine.dedup.verify import common_of, shingled
 from atoll.data.engine.hashing import U64
 from atoll.data.engine.kernel import inner, kernel
-from atoll.data.engine.minhash import band_keys, rows_of_band
-from atoll.data.engine.stages import Stages
+from atoll.data.engine.runtimes.stages import Stages
 
 ABOUT, DIGESTS, URLS, KEYS, ROWS, SKETCH, STARTS, SHINGLES, KNOWN = (
     *("run.json", "digests.npy", "urls.npy", "keys.npy", "rows.npy", "sketch.npy", "starts.npy", "shingles.u32"),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atoll.core.errors import Invalid
-from atoll.data.engine.corpus import Corpus
+from atoll.data.engine.curate.corpus import Corpus
 from atoll.data.engine.dedup.exact import Indices, Mask
 
 POLICIES = ("longest", "best", "first")

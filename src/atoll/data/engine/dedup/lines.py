@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.data.engine.corpus import Batch, Corpus
+from atoll.data.engine.curate.corpus import Batch, Corpus
 from atoll.data.engine.dedup.cuts import Bytes, Spans, bytes_of
 from atoll.data.engine.dedup.exact import Indices, Mask
 from atoll.data.engine.dedup.shards import gathered, save_by_batch, save_by_hash
 from atoll.data.engine.dedup.spec import Lines
 from atoll.data.engine.hashing import U64
 from atoll.data.engine.kernel import inner, kernel
-from atoll.data.engine.stages import Stages
+from atoll.data.engine.runtimes.stages import Stages
 
 _COLUMNS: dict[str, type[np.generic]] = {"hash": np.uint64, "document": np.uint32, "unit": np.uint32}
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atoll.data.engine.corpus import Corpus
+from atoll.data.engine.curate.corpus import Corpus
 from atoll.data.engine.dedup.candidates import Candidates, candidates
 from atoll.data.engine.dedup.exact import Indices, Mask, groups
 from atoll.data.engine.dedup.forest import Pairs, apart, flatten, join, members_of, spanning
 from atoll.data.engine.dedup.spec import Near
 from atoll.data.engine.dedup.verify import sizes, verified
-from atoll.data.engine.stages import Stages
+from atoll.data.engine.runtimes.stages import Stages
 
 PAIRS_AT_ONCE = 1 << 20
 REFUSED_MAX = 4 << 20

@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from atoll.core.files import replace_file
-from atoll.data.engine.corpus import Batch, Corpus
+from atoll.data.engine.curate.corpus import Batch, Corpus
 from atoll.data.engine.dedup import lines, substrings
 from atoll.data.engine.dedup.cuts import Cuts, Spans, snapped, united
 from atoll.data.engine.dedup.exact import Indices, Mask
 from atoll.data.engine.dedup.shards import shards_of
 from atoll.data.engine.dedup.spec import Dedup
 from atoll.data.engine.dedup.verify import sizes
-from atoll.data.engine.stages import Stages
+from atoll.data.engine.runtimes.stages import Stages
 
 ROUNDS_MAX = 4
 CUT_BYTES = "bytes.npy"

@@ -19,11 +19,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from atoll.core.errors import Invalid, Unavailable
-from atoll.data.engine.corpus import Batch, Corpus
+from atoll.data.engine.curate.corpus import Batch, Corpus
 from atoll.data.engine.dedup.exact import Indices, Mask
 from atoll.data.engine.dedup.forest import Pairs, flatten, join, members_of, spanning
 from atoll.data.engine.dedup.spec import Semantic
-from atoll.data.engine.stages import Stages
+from atoll.data.engine.runtimes.stages import Stages
 
 Vectors = NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Vectors]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.data.engine.plan import Lines, Near, Semantic, Substrings
+from atoll.data.engine.curate.plan import Lines, Near, Semantic, Substrings
 
 __all__ = ["Dedup", "Lines", "Near", "Semantic", "Substrings"]
 

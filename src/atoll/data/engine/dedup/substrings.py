@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.data.engine.corpus import Batch, Corpus
+from atoll.data.engine.curate.corpus import Batch, Corpus
 from atoll.data.engine.dedup import surroundings
 from atoll.data.engine.dedup.anchors import anchors_of, gram_bytes
 from atoll.data.engine.dedup.cuts import Bytes, Spans, bytes_of
@@ -28,7 +28,7 @@ from atoll.data.engine.dedup.exact import Indices, Mask
 from atoll.data.engine.dedup.shards import gathered, save_by_batch, save_by_hash
 from atoll.data.engine.dedup.spec import Substrings
 from atoll.data.engine.hashing import U64, mix
-from atoll.data.engine.stages import Stages
+from atoll.data.engine.runtimes.stages import Stages
 
 SMALL_GROUP_MAX = 64
 CONTEXTS_BYTES = 8 << 20

@@ -17,9 +17,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from atoll.data.engine.corpus import Batch, Corpus
+from atoll.data.engine.curate.corpus import Batch, Corpus
 from atoll.data.engine.dedup.exact import Indices, grouped
-from atoll.data.engine.stages import Stages
+from atoll.data.engine.runtimes.stages import Stages
 
 KEYS = "urls.npy"
 

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from atoll.data.engine.corpus import Batch, Corpus
+from atoll.data.engine.annotate.minhash import shingles
+from atoll.data.engine.curate.corpus import Batch, Corpus
 from atoll.data.engine.dedup.exact import Indices, Mask
 from atoll.data.engine.dedup.spec import Near
 from atoll.data.engine.hashing import U64
 from atoll.data.engine.kernel import inner, kernel
-from atoll.data.engine.minhash import shingles
-from atoll.data.engine.stages import Stages
+from atoll.data.engine.runtimes.stages import Stages
 
 PORTION_BYTES = 4 << 20
 SHINGLED_BYTES = 1 << 20

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import orjson
 
-from atoll.data.engine.plan import Fields
+from atoll.data.engine.curate.plan import Fields
 from atoll.data.engine.read.content import Content
 from atoll.data.engine.read.dispatch import items
 from atoll.data.engine.read.foreign import foreign

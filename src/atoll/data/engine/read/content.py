@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from atoll.data.engine.plan import Fields
+from atoll.data.engine.curate.plan import Fields
 from atoll.data.engine.read.encodings import SAMPLE_BYTES, wide_encoding
 from atoll.data.engine.read.formats import Format
 from atoll.data.engine.read.item import FIELDS, Limits, Unreadable

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from atoll.data.engine.corpus import SCHEMA
+from atoll.data.engine.curate.corpus import SCHEMA
 from atoll.data.engine.read.item import Found
 
 _PLAIN = ("id", "source", "title", "kind", "url")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from atoll.data.engine.plan import Fields
+from atoll.data.engine.curate.plan import Fields
 
 MIB = 1 << 20
 FIELDS = Fields()

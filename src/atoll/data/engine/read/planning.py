@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from atoll.core.errors import Invalid
-from atoll.data.engine.plan import Source
+from atoll.data.engine.curate.plan import Source
 from atoll.data.engine.read.encodings import wide_encoding
 from atoll.data.engine.read.formats import DOCUMENTS, PACKAGES, format_of, matches
 from atoll.data.engine.read.item import MIB, File, Part, Quarantined

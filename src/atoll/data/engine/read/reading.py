@@ -12,9 +12,9 @@ from typing import IO
 
 import pyarrow as pa
 
-from atoll.data.engine.corpus import Document
-from atoll.data.engine.normalise import normalise_column
-from atoll.data.engine.plan import Normalise
+from atoll.data.engine.curate.corpus import Document
+from atoll.data.engine.curate.plan import Normalise
+from atoll.data.engine.normalise.text import normalise_column
 from atoll.data.engine.read import stdlib
 from atoll.data.engine.read.content import Content
 from atoll.data.engine.read.dispatch import items

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from atoll.data.engine.conversation import RECORD, UNIT, NotAChat, chat_text, messages_in
-from atoll.data.engine.plan import Fields
+from atoll.data.engine.curate.plan import Fields
+from atoll.data.engine.questions.conversation import RECORD, UNIT, NotAChat, chat_text, messages_in
 from atoll.data.engine.read.item import Found, Unreadable
 
 ID_CHARACTERS_MAX = 512

@@ -19,7 +19,7 @@ from dataclasses import asdict
 
 import orjson
 
-from atoll.data.engine.plan import Fields
+from atoll.data.engine.curate.plan import Fields
 from atoll.data.engine.read.child import ALIVE, DONE, FOUND, FRAME
 from atoll.data.engine.read.item import File, Found, Item, Limits, Quarantined
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePath
 
+from atoll.data.engine.questions.structure import headings
 from atoll.data.engine.read.content import Content
 from atoll.data.engine.read.encodings import decode
 from atoll.data.engine.read.item import Found, Item
 from atoll.data.engine.read.records import check_text
-from atoll.data.engine.structure import headings
 
 TITLE_CHARACTERS_MAX = 200
 HEAD_CHARACTERS = 20_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from atoll.core.errors import Invalid
-from atoll.data.engine.stages import Inline, Runtime
+from atoll.data.engine.runtimes.stages import Inline, Runtime
 
 WORKERS_MAX = 1024
 

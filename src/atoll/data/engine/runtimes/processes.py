@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from atoll.core.errors import Unavailable
+from atoll.data.engine.runtimes.stages import ATTEMPTS, Call, killed_twice
 from atoll.data.engine.runtimes.worker import FORK, KILL, MESSAGE_BYTES, PREPARE
-from atoll.data.engine.stages import ATTEMPTS, Call, killed_twice
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_THREAD_LIMIT")
 MEMORY = {

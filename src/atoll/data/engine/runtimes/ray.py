@@ -17,7 +17,7 @@ from typing import Any
 
 from atoll.core.errors import AtollError, Invalid
 from atoll.data.engine.runtimes.processes import environment
-from atoll.data.engine.stages import ATTEMPTS, Call, killed_twice, perform
+from atoll.data.engine.runtimes.stages import ATTEMPTS, Call, killed_twice, perform
 
 OBJECT_STORE_BYTES = 128 << 20
 

@@ -87,7 +87,7 @@ def _prepared(content: bytes) -> AtollError | None:
     """Call what is asked for, first in a child where that compiles, whose memory is gone with it; what went wrong."""
     ready, value = pickle.loads(content)  # noqa: S301 - from our parent
     try:
-        from atoll.data.engine.prepare import is_compiling
+        from atoll.data.engine.curate.prepare import is_compiling
 
         if is_compiling():
             _apart(ready, value)
@@ -120,7 +120,7 @@ def _has_children() -> bool:
 
 def serve(calls: Connection, answers: Connection) -> None:
     """Perform each call and answer (None, processor seconds) or (what went wrong, 0)."""
-    from atoll.data.engine.stages import perform
+    from atoll.data.engine.runtimes.stages import perform
 
     while True:
         try:

@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid
-from atoll.data.engine.corpus import TEXTS, Corpus, write_batch
+from atoll.data.engine.compose.split import hash_ids
+from atoll.data.engine.curate.corpus import TEXTS, Corpus, write_batch
 from atoll.data.engine.hashing import U64, mix, seeded
-from atoll.data.engine.split import hash_ids
-from atoll.data.engine.stages import perform
+from atoll.data.engine.runtimes.stages import perform
 from atoll.data.engine.synthesis.passages import Target, targets_of
 from atoll.data.engine.synthesis.wanted import Wanted
 from atoll.data.manifest import Manifest, read_manifest, read_shard, split_of

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.data.engine.contamination import token_spans
+from atoll.data.engine.compose.contamination import token_spans
 from atoll.data.engine.synthesis.content import content, folded, numbers
 
 I64 = NDArray[np.int64]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atoll.data.engine.hashing import hash_text
-from atoll.data.engine.structure import paragraph_stop, sentence_stops, skip_space
+from atoll.data.engine.questions.structure import paragraph_stop, sentence_stops, skip_space
 from atoll.data.engine.synthesis.content import is_cjk
 from atoll.data.engine.synthesis.wanted import Wanted
 

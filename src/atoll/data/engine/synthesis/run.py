@@ -23,9 +23,8 @@ import pyarrow as pa
 from atoll.core import task
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid, Unavailable
-from atoll.data.engine.contamination import Table, build, find
-from atoll.data.engine.evaluation_texts import texts_of
-from atoll.data.engine.output import SplitWriter
+from atoll.data.engine.compose.contamination import Table, build, find
+from atoll.data.engine.compose.evaluation_texts import texts_of
 from atoll.data.engine.synthesis.answers import REASONS, Pair, Rejection
 from atoll.data.engine.synthesis.documents import documents_of
 from atoll.data.engine.synthesis.journal import Journal
@@ -33,6 +32,7 @@ from atoll.data.engine.synthesis.novelty import Asked
 from atoll.data.engine.synthesis.steps import outcome_of
 from atoll.data.engine.synthesis.wanted import Wanted
 from atoll.data.engine.synthesis.writers import Writers
+from atoll.data.engine.versions.output import SplitWriter
 from atoll.data.manifest import DOCUMENT_COLUMNS, QUESTION_COLUMNS, Manifest, Split, read_manifest, write_manifest
 
 KEY_VARIABLE = "ATOLL_SYNTHESIS_KEY"

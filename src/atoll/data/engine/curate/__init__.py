@@ -1,0 +1,1 @@
+"""Curate: the steps of a curation run, from its plan to its manifest."""

@@ -1,0 +1,177 @@
+"""A curation without a platform: files and folders in, a folder with a dataset, its notes and a report out.
+
+The folder keeps the state of the run in `.work`, so it goes on after a kill and begins with what was read when the
+recipe changes. A recipe in Python is executed here and nowhere else: it is the caller's own file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+import runpy
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from atoll.core.errors import Conflict, Invalid
+from atoll.core.files import write_bytes
+from atoll.data.engine.curate import curation
+from atoll.data.engine.curate.curation import Place
+from atoll.data.engine.curate.dataset import put
+from atoll.data.engine.curate.fetch import fetched
+from atoll.data.engine.curate.plan import Plan
+from atoll.data.engine.curate.planning import plan_of
+from atoll.data.engine.curate.results import STATE, Folder, check_ours
+from atoll.data.engine.curate.run import KEY_VARIABLE, cpu_of
+from atoll.data.engine.runtimes import runtime_of
+from atoll.data.engine.runtimes.stages import cpu_s
+from atoll.data.manifest import Manifest
+from atoll.data.recipes import Recipe, parse_recipe
+
+KEY = "privacy.key"
+KEYED_ACTIONS = frozenset({"hash", "pseudonymise"})
+ELSEWHERE = {"pypi:": "package", "hf:": "hub"}
+
+Report = Callable[..., None]
+
+
+def curate_alone(
+    inputs: Sequence[str],
+    recipe: Recipe,
+    out: Path,
+    *,
+    workers: int = 1,
+    runtime: str = "process",
+    seed: int = 0,
+    report: Report = lambda *args, **more: None,
+) -> tuple[Manifest, dict[str, Any]]:
+    """Curate `inputs` into the folder `out`: files, folders, globs, packages (pypi:NAME==VERSION) and datasets of a
+    hub (hf:OWNER/NAME); NAME=INPUT for sources of their own.
+
+    The manifest, and the figures of the run: cpu_s, seconds, workers, runtime, mb_per_cpu_s.
+    Invalid for inputs or an `out` that cannot be; Conflict while another run works on `out`.
+    """
+    started_s, started_cpu_s = time.monotonic(), cpu_s()
+    plan = plan_of({"sources": sources_of(inputs), "recipe": recipe, "seed": seed})
+    check_ours(out)
+    state = out / STATE
+    state.mkdir(parents=True, exist_ok=True)
+    with _alone(state):
+        ready = fetched(plan, None, state / "inputs", {}, report=report)
+        place = Place(state, cache=str(state / "cache"), key=_key(plan, state), files=ready.files)
+        working = runtime_of(runtime, workers)
+        try:
+            curated = curation.curate(ready.plan, place, working, report)
+        finally:
+            working.close()
+        report("finish", 0, None, "shard")
+        used_s = cpu_of(working, started_cpu_s)
+        figures: dict[str, Any] = {"cpu_s": used_s, "seconds": round(time.monotonic() - started_s, 3)}
+        figures |= {"workers": workers, "runtime": runtime}
+        figures["mb_per_cpu_s"] = round(curated.input_bytes / 1e6 / used_s, 2) if used_s else 0.0
+        _, manifest = put(curated, Folder(out), figures, ready.parents)
+        curation.remember(curated)
+    return manifest, figures | {"input_bytes": curated.input_bytes}
+
+
+def sources_of(inputs: Sequence[str]) -> list[dict[str, Any]]:
+    """The sources inputs stand for: one of all files that have no name, one for each name, package and hub."""
+    named: dict[str, list[str]] = {}
+    elsewhere: list[dict[str, Any]] = []
+    for given in inputs:
+        name, equals, path = given.partition("=")
+        is_named = bool(equals) and name.isidentifier() and not os.path.exists(given)
+        name, path = (name, path) if is_named else ("", given)
+        kind = next((kind for start, kind in ELSEWHERE.items() if path.startswith(start)), "")
+        if kind:
+            elsewhere.append({"kind": kind, "reference": path, **({"name": name} if name else {})})
+        else:
+            named.setdefault(name, []).extend(_paths(path))
+    return [*(_source(name, paths) for name, paths in named.items()), *elsewhere]
+
+
+def _source(name: str, paths: Sequence[str]) -> dict[str, Any]:
+    more = {"name": name} if name else {}
+    if len(paths) == 1 and os.path.isdir(paths[0]):
+        return {"kind": "folder", "path": paths[0], **more}
+    return {"kind": "files", "paths": list(paths), **more}
+
+
+def _paths(pattern: str) -> list[str]:
+    if os.path.exists(pattern):
+        return [pattern]
+    found = sorted(glob.glob(pattern, recursive=True))
+    if not found:
+        raise Invalid(f"there is nothing at {pattern!r}", field="input", hint="a file, a folder or a pattern")
+    return found
+
+
+def recipe_from(path: Path | None, preset: str | None) -> Recipe:
+    """The recipe in a .yaml, .json or .py file over a preset; Invalid names what is wrong with it."""
+    value = {} if path is None else _value_in(path)
+    if isinstance(value, Recipe):
+        if preset is None:
+            return value
+        value = value.model_dump(exclude_unset=True)
+    if not isinstance(value, Mapping):
+        raise Invalid(f"{path} holds no recipe", field="recipe", hint="an object, as `atoll explain` shows it")
+    return parse_recipe({**value, "preset": preset} if preset else dict(value))
+
+
+def _value_in(path: Path) -> Any:
+    try:
+        if path.suffix == ".py":
+            return _value_of_python(path)
+        return yaml.safe_load(path.read_bytes()) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise Invalid(f"{path} cannot be read: {said}", field="recipe", hint="a .yaml, .json or .py file") from error
+
+
+def _value_of_python(path: Path) -> Any:
+    found = runpy.run_path(str(path))
+    if "recipe" not in found:
+        raise Invalid(f"{path} defines no `recipe`", field="recipe", hint="recipe = Recipe(…), or a dict")
+    return found["recipe"]
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Hold the lock of a folder's state; Conflict while another process does."""
+    with (state / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            hint = "wait for its end, or choose another folder"
+            raise Conflict(f"another curation works on {state.parent}", hint=hint) from error
+        yield
+
+
+def _key(plan: Plan, state: Path) -> bytes:
+    """The key for hashes and stand-ins: the environment's, else one made for this folder; none where none is used."""
+    if given := os.environ.get(KEY_VARIABLE):
+        return given.encode()
+    if not is_keyed(plan):
+        return b""
+    path = state / KEY
+    if not path.exists():
+        write_bytes(path, secrets.token_bytes(32), mode=0o600)
+    return path.read_bytes()
+
+
+def is_keyed(plan: Plan) -> bool:
+    """Whether what is done about personal data needs a key."""
+    used = {action for _, action in plan.privacy.actions} | {plan.privacy.default} if plan.privacy else set()
+    return bool(used & KEYED_ACTIONS)
+
+
+def described(recipe: Recipe) -> bytes:
+    """The whole recipe, presets filled in, as YAML."""
+    return yaml.safe_dump(orjson.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True).encode()

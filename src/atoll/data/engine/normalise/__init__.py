@@ -1,0 +1,1 @@
+"""Normalise: one spelling for equal texts."""

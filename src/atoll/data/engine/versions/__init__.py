@@ -1,0 +1,1 @@
+"""Versions: what is done with datasets that are there: describe, compare, import, erase."""
