@@ -1,20 +1,27 @@
-"""Run one bench (`make bench NAME=store`), or all of them and write docs/benchmarks.md.
+"""Run one bench (`make bench NAME=store`), or all of them, and write what they found to docs/benchmarks.md.
 
-Every bench is a script that prints one JSON object as its last line.
+Every bench is a script that prints one JSON object as its last line. A bench that ran replaces its own section of the
+page. Its "plots" are drawn beside the page: a name, what x and y are, and pairs (x, y) that a straight line through
+the origin and the last of them is drawn under.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from parts import plot
+
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
+_HEAD = """# Benchmarks
+
+Made by `make bench`, section by section; ratios and CPU time count, wall time on a shared machine does not.
+"""
 
 
 def names() -> list[str]:
@@ -36,20 +43,31 @@ def bench(name: str) -> dict[str, Any]:
     return result
 
 
-def page(results: list[dict[str, Any]]) -> str:
-    lines = [
-        "# Benchmarks",
-        "",
-        "Made by `make bench`; ratios and CPU time count, wall time on a shared machine does not.",
-        "",
-    ]
-    lines += [f"Machine: {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.", ""]
-    for result in results:
-        lines += [f"## {result['bench']}", "", f"`{result['command']}`", "", "| figure | value |", "|---|---|"]
-        lines += [f"| {name} | {_shown(value)} |" for name, value in result["figures"].items()]
-        lines += [f"| rival: {name} | {_shown(value)} |" for name, value in result.get("rivals", {}).items()]
-        lines.append("")
-    return "\n".join(lines)
+def section(result: dict[str, Any]) -> str:
+    """What a bench found, as a section of the page."""
+    machine = result["machine"]
+    told = f"`{result['command']}` ({machine['arch']}, {machine['cpus']} cores, Python {machine['python']})"
+    lines = [f"## {result['bench']}", "", told, "", "| figure | value |", "|---|---|"]
+    lines += [f"| {name} | {_shown(value)} |" for name, value in result["figures"].items()]
+    lines += [f"| rival: {name} | {_shown(value)} |" for name, value in result.get("rivals", {}).items()]
+    lines += [f"\n![{name}]({_drawn(result['bench'], name, drawn)})" for name, drawn in result.get("plots", {}).items()]
+    return "\n".join(lines) + "\n"
+
+
+def keep(results: list[dict[str, Any]]) -> None:
+    """Put the sections of `results` in their place on the page, by name."""
+    page = PAGE.read_text() if PAGE.exists() else ""
+    sections = {text.partition("\n")[0]: text for text in re.split(r"^## ", page, flags=re.MULTILINE)[1:]}
+    sections |= {result["bench"]: section(result).removeprefix("## ") for result in results}
+    PAGE.write_text(_HEAD + "".join(f"\n## {sections[name].rstrip()}\n" for name in sorted(sections)))
+    print(f"wrote {PAGE}")
+
+
+def _drawn(bench: str, name: str, drawn: dict[str, Any]) -> str:
+    """The name of the picture, drawn beside the page."""
+    file = PAGE.with_name(f"benchmarks-{bench}-{name}.svg")
+    file.write_text(plot.svg(f"{bench}: {name}", drawn["x"], drawn["y"], drawn["points"]))
+    return file.name
 
 
 def _shown(value: object) -> str:
@@ -61,12 +79,7 @@ def main() -> None:
     unknown = [name for name in wanted if name not in names()]
     if unknown:
         sys.exit(f"there is no bench {unknown[0]!r}; there are: {', '.join(names())}")
-    if wanted:
-        for name in wanted:
-            bench(name)
-        return
-    PAGE.write_text(page([bench(name) for name in names()]))
-    print(f"wrote {PAGE}")
+    keep([bench(name) for name in wanted or names()])
 
 
 if __name__ == "__main__":

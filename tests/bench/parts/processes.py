@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from pathlib import Path
+from types import TracebackType
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -48,6 +50,45 @@ def memory_mb(pid: int) -> float:
             continue
         kib += int(text.partition("\nPss:")[2].split()[0])
     return round(kib / 1024, 1)
+
+
+class Watched:
+    """While entered: the most resident memory of every descendant of this process whose command line holds `word` and
+    which such a process made, that is of the workers of a nursery; MiB, shared pages counted whole."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word.encode()
+        self._peaks_kib: dict[int, int] = {}
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Watched:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    @property
+    def resident_mb(self) -> list[int]:
+        """The peak of each, in no order."""
+        return [round(kib / 1024) for kib in self._peaks_kib.values()]
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(0.05):
+            for pid in family(os.getpid())[1:]:
+                try:
+                    self._look_at(pid)
+                except (OSError, IndexError):
+                    continue  # it ended meanwhile
+
+    def _look_at(self, pid: int) -> None:
+        place = Path("/proc", str(pid))
+        parent = (place / "stat").read_text().rpartition(")")[2].split()[1]
+        if self.word in (place / "cmdline").read_bytes() and self.word in Path(f"/proc/{parent}/cmdline").read_bytes():
+            peak = (place / "status").read_text().partition("VmHWM:")[2].split()[0]
+            self._peaks_kib[pid] = int(peak)
 
 
 def descriptors(pid: int) -> int:
