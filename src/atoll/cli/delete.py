@@ -27,7 +27,7 @@ def delete(
     wait: Annotated[bool, typer.Option("--wait", help="Return when it is gone.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Longest wait.", min=0)] = 300.0,
 ) -> None:
-    """Delete a resource and everything it owns.
+    """Delete a resource and everything it owns; a project with all that is in it, a user with their keys.
 
     It is gone once all its tasks have ended; without --wait the command returns while they do.
     """

@@ -1,4 +1,4 @@
-"""Ends of lives: what is being deleted goes when its children are gone and nothing in the world holds it."""
+"""Ends of lives: what is being deleted goes when all that ends with it is gone and nothing in the world holds it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOOK_AGAIN_S = 0.25
 
 
 class Collector(Controller):
-    """Deletes children first, then the resource itself."""
+    """Deletes children and dependents first, then the resource itself."""
 
     name = "collector"
     owns = "*nothing"
@@ -28,12 +28,20 @@ class Collector(Controller):
         resource = world.read(key)
         if resource is None or not resource.is_deleting:
             return None
-        children = world.scope.children(resource.uid)
-        world.write(*(MarkDeleting(child) for child in children if not child.is_deleting))
-        if children or _is_held(resource):
+        ending = _ending_with(resource, world)
+        world.write(*(MarkDeleting(other) for other in ending if not other.is_deleting))
+        if ending or _is_held(resource):
             return LOOK_AGAIN_S
         world.write(Remove(resource))
         return None
+
+
+def _ending_with(resource: Resource, world: Writer) -> list[Resource]:
+    """What the resource owns, and what its kind says depends on it; each once."""
+    found = world.scope.children(resource.uid)
+    if resource.kind in KINDS:
+        found += KINDS.named(resource.kind).dependents(world.scope, resource)
+    return list({other.uid: other for other in found}.values())
 
 
 def _is_held(resource: Resource) -> bool:

@@ -127,12 +127,28 @@ class Asker(Protocol):
 
 
 Fields = Mapping[str, Any]
+
+
+class World(Protocol):
+    """What there is, as far as dependents are looked for in it (see `store.Scope`)."""
+
+    def find_all(self, kind: str) -> list[Resource]: ...
+
+    def within(self, project: str) -> list[Resource]: ...
+
+
+Dependents = Callable[[World, "Resource"], "list[Resource]"]
+
 Guard = Callable[[Asker, str, Fields | None, Fields | None], None]
 """Called with who asks, the project, the new spec (None: delete) and the old one (None: create); raises Forbidden."""
 
 
 def _holds_nothing(_: Resource) -> bool:
     return False
+
+
+def _has_no_dependents(_: World, __: Resource) -> list[Resource]:
+    return []
 
 
 def _guards_nothing(_: Asker, __: str, ___: Fields | None, ____: Fields | None) -> None:
@@ -144,9 +160,11 @@ class Kind:
     """One registered kind.
 
     `holds(resource)` true keeps a deleted resource in the store: something in the world still belongs to it.
+    `dependents(world, resource)` is what must end with a resource beside what it owns.
     `columns` are (heading, dotted path) pairs for tables. `private` names top-level fields never shown.
     `is_internal` kinds are made by controllers only and refused from people. `writers` is the least role that may
-    write the kind by hand; `guard` refuses single writes that the role alone would allow.
+    write the kind by hand; `guard` refuses single writes that the role alone would allow. What `is_charged` is paid by
+    `spec.creator`, PROJECT/KEY of whoever asked for the rest of the spec; the server says who that is.
     """
 
     name: str
@@ -158,7 +176,9 @@ class Kind:
     columns: tuple[tuple[str, str], ...] = (("PHASE", "status.phase"), ("REASON", "status.reason"))
     private: frozenset[str] = frozenset()
     is_internal: bool = False
+    is_charged: bool = False
     holds: Callable[[Resource], bool] = field(default=_holds_nothing)
+    dependents: Dependents = field(default=_has_no_dependents)
     writers: Literal["member", "owner", "admin"] = "member"
     guard: Guard = field(default=_guards_nothing)
 

@@ -160,6 +160,7 @@ _NAMED = _read(
 _BY_UID = _read(resources.c.uid == bindparam("uid"))
 _OF_KIND = _read(resources.c.kind == bindparam("kind"))
 _OWNED = _read(resources.c.owner == bindparam("owner"))
+_WITHIN = _read(resources.c.project == bindparam("named_project"))
 _DELETING = _read(resources.c.deleting_at.is_not(None))
 _CHANGES = _Query(
     select(changes).where(changes.c.seq > bindparam("after")).order_by(changes.c.seq).limit(bindparam("most"))
@@ -260,6 +261,10 @@ class Scope:
     def children(self, owner_uid: str) -> list[Resource]:
         """All resources owned by `owner_uid`, of any kind."""
         return self._select(_OWNED, owner=owner_uid)
+
+    def within(self, project: str) -> list[Resource]:
+        """Everything of a project."""
+        return self._select(_WITHIN, named_project=project)
 
     def find_deleting(self) -> list[Resource]:
         """Everything on its way out."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from atoll.core.resources import KINDS, Asker, Fields, Kind, Model, Spec, Status
+from atoll.core.resources import KINDS, Asker, Fields, Kind, Model, Resource, Spec, Status, World
 from atoll.governance.keys import Identity
 
 Role = Literal["admin", "owner", "member", "viewer", "system"]
@@ -187,6 +187,17 @@ def _guard_budget(asker: Asker, project: str, spec: Fields | None, before: Field
     check_budget(asker, asker.role_in(project), wanted, before)
 
 
+def _within(world: World, project: Resource) -> list[Resource]:
+    """Everything of a project: keys, workloads, data, budgets. What was used stays in the ledger."""
+    return world.within(project.name)
+
+
+def _of_user(world: World, user: Resource) -> list[Resource]:
+    """A user's keys and memberships, of all projects."""
+    memberships = [found for found in world.find_all("Membership") if found.name == user.name]
+    return memberships + [found for found in world.find_all("ApiKey") if found.spec["user"] == user.name]
+
+
 PROJECT = KINDS.register(
     Kind(
         "Project",
@@ -196,6 +207,7 @@ PROJECT = KINDS.register(
         ProjectStatus,
         scope="system",
         columns=(("DISPLAY NAME", "spec.display_name"), ("PARENT", "spec.parent")),
+        dependents=_within,
         writers="admin",
     )
 )
@@ -208,6 +220,7 @@ USER = KINDS.register(
         UserStatus,
         scope="system",
         columns=(("DISPLAY NAME", "spec.display_name"), ("EMAIL", "spec.email"), ("DISABLED", "spec.disabled")),
+        dependents=_of_user,
         writers="admin",
     )
 )

@@ -149,3 +149,42 @@ def test_what_is_made_without_rights_is_made_by_no_detour(up: Platform) -> None:
         answer = httpx.request(method, address + path, headers=headers, json=body)
         assert answer.status_code == 403, (method, path, answer.text)
         assert json.loads(answer.text)["error"]["hint"]
+
+
+def test_a_deleted_project_takes_all_of_it_along_and_its_name_begins_anew(up: Platform, tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    code = f"import os, pathlib, time; pathlib.Path({str(mark)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    role = {"command": ["{python}", "-c", code], "resources": {"cpu": 0.1}}
+    with up.client() as admin:
+        admin.put("Project", "brief", {}, project="system")
+        admin.put("User", "bob", {}, project="system")
+        admin.put("Membership", "bob", {"role": "owner"}, project="brief")
+        key = admin.create_key(project="brief").key
+        admin.put("Dataset", "papers", {}, project="brief")
+        admin.put("Workload", "runs", {"roles": [role]}, project="brief")
+        pid = int(until(lambda: mark.exists() and mark.read_text(), "the workload to run"))
+        until(lambda: is_let_in(up, key), "the key to be known")
+        admin.delete("Project", "brief", project="system")
+        until(lambda: admin.find("Project", "brief", project="system") is None, "the project to be gone")
+        assert not Path(f"/proc/{pid}").exists()
+        until(lambda: not is_let_in(up, key), "its key to be refused")
+        admin.put("Project", "brief", {}, project="system")
+        for kind in ("Dataset", "Workload", "Membership", "ApiKey"):
+            assert admin.find_all(kind, project="brief").items == []
+        later = admin.create_key(project="brief").key
+        until(lambda: is_let_in(up, later), "a key of the new project to be known")
+    assert not is_let_in(up, key)
+
+
+def test_a_deleted_user_leaves_no_membership_and_no_key(up: Platform) -> None:
+    with up.client() as admin:
+        admin.put("User", "eve", {})
+        admin.put("Membership", "eve", {"role": "member"})
+        made = admin.create_key(user="eve")
+        until(lambda: is_let_in(up, made.key), "the person's key to be known")
+        admin.delete("User", "eve", project="system")
+        until(lambda: admin.find("User", "eve", project="system") is None, "the user to be gone")
+        assert admin.find("Membership", "eve") is None
+        assert admin.find("ApiKey", made.id) is None
+        admin.put("User", "eve", {})
+        until(lambda: not is_let_in(up, made.key), "the old key to be refused for the new user")

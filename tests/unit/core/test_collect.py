@@ -12,6 +12,8 @@ from atoll.core.reconcile import Loop
 from atoll.core.resources import KINDS, Kind, Resource, Spec, Status
 from atoll.core.store import Create, MarkDeleting, SetStatus, Store
 
+if "House" not in KINDS:
+    KINDS.register(Kind("House", "houses", "A project.", Spec, Status, dependents=lambda w, r: w.within(r.name)))
 if "Anchor" not in KINDS:
     KINDS.register(Kind("Anchor", "anchors", "Held while down.", Spec, Status, holds=lambda r: r.phase == "down"))
 
@@ -86,3 +88,17 @@ def test_a_collector_started_anew_finishes_what_another_began(
     loop.step()
     run(Loop(sqlite_store, clock, [Collector()], random.Random(2)), clock)
     assert names(sqlite_store) == set()
+
+
+def test_what_depends_on_a_resource_goes_with_it(sqlite_store: Store, loop: Loop, clock: VirtualClock) -> None:
+    root = make(sqlite_store, "Thing", "root")
+    make(sqlite_store, "Thing", "child", root)
+    make(sqlite_store, "Anchor", "anchor", phase="up")
+    sqlite_store.everything().write([Create("Thing", "blue", "other", {}, {})])
+    sqlite_store.everything().write([Create("House", "all", "red", {}, {})])
+    delete(sqlite_store, sqlite_store.everything().get("House", "red", "all"))
+    run(loop, clock)
+    assert names(sqlite_store) == {"other"}
+    assert sqlite_store.everything().find_all("House") == []
+    gone = [c.name for c in sqlite_store.everything().changes(0) if c.action == "deleted"]
+    assert gone[-1] == "red"
