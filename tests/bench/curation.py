@@ -50,7 +50,7 @@ def main() -> None:
                 theirs |= {f"{name}_{language}": value for name, value in others.items()}
         if corpora.is_there():
             figures |= _privacy(folder)
-            for name in ("datatrove", "data_juicer"):
+            for name in ("datatrove", "data_juicer", "data_juicer_bare"):
                 figures[f"minhash_ratio_{name}"] = min(
                     figures.pop(f"minhash_ratio_{name}_{language}") for language in LANGUAGES
                 )
@@ -114,12 +114,14 @@ def _beside_rivals(language: str, folder: Path) -> tuple[dict[str, Any], dict[st
         "minhash_mb_per_cpu_s": round(size_mb / signature_s, 1),
         "minhash_ratio_datatrove": round(datatrove["signature_cpu_s"] / signature_s),
         "minhash_ratio_data_juicer": round(juicer["signature_cpu_s"] / signature_s),
+        "minhash_ratio_data_juicer_bare": round(juicer["bare_cpu_s"] / signature_s),
         **_exactness(language, file, folder),
     }
     theirs = {
         "datatrove_mb_per_cpu_s": round(size_mb / datatrove["recipe_cpu_s"], 3),
         "datatrove_minhash_mb_per_cpu_s": round(size_mb / datatrove["signature_cpu_s"], 3),
         "data_juicer_minhash_mb_per_cpu_s": round(size_mb / juicer["signature_cpu_s"], 3),
+        "data_juicer_minhash_bare_mb_per_cpu_s": round(size_mb / juicer["bare_cpu_s"], 3),
     }
     return figures, theirs
 
