@@ -10,9 +10,9 @@ text after the other.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import datasets
@@ -28,14 +28,19 @@ def main(path: str, tokenization: str) -> None:
         datasets.config.HF_DATASETS_CACHE = Path(cache)
         dataset = NestedDataset.from_list(samples)
         dataset.select(range(1)).map(operator.compute_hash, num_proc=1)
-        started = time.process_time()
+        started_s = cpu_s()
         dataset.map(operator.compute_hash, num_proc=1)
-        mapped_s = time.process_time() - started
-    started = time.process_time()
+        mapped_s = cpu_s() - started_s
+    started_s = cpu_s()
     for sample in samples:
         operator.compute_hash(sample)
-    result = {"signature_cpu_s": mapped_s, "bare_cpu_s": time.process_time() - started}
+    result = {"signature_cpu_s": mapped_s, "bare_cpu_s": cpu_s() - started_s}
     sys.stdout.write("\n" + json.dumps(result) + "\n")
+
+
+def cpu_s() -> float:
+    """Processor seconds of this process and of the children it has waited for: a dataset's map has one."""
+    return sum(os.times()[:4])
 
 
 if __name__ == "__main__":
