@@ -128,13 +128,21 @@ class Checks:
         self.world.started.add(spec.uid)
         if spec.on_partition != "stop":
             return
-        everywhere = [p for m in self.world.machines.values() for p in m.living if p is not process]
+        everywhere = [p for m in self.world.machines.values() for p in m.running if p is not process]
         for other in (p.spec for p in everywhere if p.spec.workload_uid == spec.workload_uid):
             where = f"{spec.workload}: {spec.role}[{spec.index}] epoch {spec.epoch} started on {machine.name}"
             assert other.epoch == spec.epoch, f"{where} while epoch {other.epoch} lives"
             assert (other.role, other.index) != (spec.role, spec.index), f"{where} a second time"
         fenced = [p for p in machine.living if p.spec.on_partition == "stop"]
         assert len(fenced) <= machine.cpu, f"{len(fenced)} processes run on {machine.name} with {machine.cpu} cores"
+
+    def alone(self, machine: Machine) -> None:
+        """The shims of `machine` have looked after a pause: what goes on there goes on nowhere else."""
+        everywhere = [p for m in self.world.machines.values() for p in m.running]
+        for spec in (p.spec for p in machine.running if p.spec.on_partition == "stop"):
+            for other in (p.spec for p in everywhere if p.spec.workload_uid == spec.workload_uid):
+                where = f"{spec.workload}: epoch {spec.epoch} goes on on {machine.name} after a pause"
+                assert other.epoch == spec.epoch, f"{where} while epoch {other.epoch} lives"
 
     # -- the end ------------------------------------------------------------------------------------------------
 

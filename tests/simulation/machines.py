@@ -1,16 +1,19 @@
-"""Simulated machines: processes with virtual lives, and an agent that keeps the contract.
+"""Simulated machines: processes with virtual lives, each under a shim, and an agent that keeps the contract.
 
-The agent decides with the product's own `plan`; the machine under it stands for shim, runtime and network. The
-contract it keeps: a uid starts at most once, ever; a task that may not outlive contact with the centre is stopped
-once contact is lost for a lease, by whoever is left on the machine; and an agent starts nothing on old orders.
+The agent decides with the product's own `plan`; the machine under it stands for shim, runtime and network, with the
+shim's own numbers. The contract it keeps: a uid starts at most once, ever; a task that may not outlive contact with
+the centre is asked to stop when contact is one lease old and killed when it is one and a half, by its shim, whatever
+became of the agent; and nothing is started on old orders.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from atoll.compute.agent.tasks import Forget, Refuse, Start, Stop, Wanted, plan, wanted
+from atoll.compute.runtime import shim
 from atoll.compute.runtime.base import TaskReport, TaskSpec
 from atoll.core.errors import AtollError, NotFound
 
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 SYNC_S = 5.0
-GLANCE_S = 1.0
+WAKING_S = shim.LOOK_S_MAX + 0.1
+"""After a pause the shims have one look's time to end what must not go on, which no clock can shorten."""
 
 
 @dataclass
@@ -30,6 +34,8 @@ class Process:
     started_at: float | None = None
     is_up: bool = False
     is_stopping: bool = False
+    contact_at: float = float("-inf")
+    kill_at: float = float("inf")
     exit_code: int | None = None
     signal: int | None = None
     reason: str = ""
@@ -67,25 +73,53 @@ class Agent:
 
 
 class Machine:
-    """A node: power, network, task directories, and at most one agent."""
+    """A node: power, network, task directories, and at most one agent. The centre may run on it, too."""
 
-    def __init__(self, world: World, name: str, cpu: float) -> None:
+    def __init__(self, world: World, name: str, cpu: float, *, has_centre: bool = False) -> None:
         self.world = world
         self.name = name
         self.cpu = cpu
+        self.has_centre = has_centre
         self.processes: dict[str, Process] = {}
         self.is_powered = True
         self.cut_until = 0.0
+        self.paused_until = 0.0
         self.agent: Agent | None = None
         self._agents = 0
         self.contact_at = world.time
-        world.every(GLANCE_S, self._glance)
+        world.every(shim.LOOK_S_MAX, self._look)
+
+    def _after(self, seconds: float, event: Callable[[], None]) -> None:
+        """Something of this machine happens in `seconds`, or as soon as it is no longer paused."""
+
+        def happen() -> None:
+            if self.is_paused:
+                self._after(self.paused_until - self.world.time, event)
+            else:
+                event()
+
+        self.world.after(seconds, happen)
 
     # -- faults -------------------------------------------------------------------------------------------------
 
+    def pause(self, seconds: float) -> None:
+        """Nothing of this machine runs for a while; its clock counts the time, as that of a sleeping machine does."""
+        self.paused_until = max(self.paused_until, self.world.time + seconds)
+        if not self.world.rules.clocks_count_sleep:
+            self.contact_at += seconds
+            for process in self.living:
+                process.contact_at += seconds
+        self._after(seconds + WAKING_S, lambda: self.world.checks.alone(self))
+
+    @property
+    def is_paused(self) -> bool:
+        return self.world.time < self.paused_until
+
     def start_agent(self) -> None:
         """A new agent on this home, if there is none."""
-        if self.is_powered and self.agent is None:
+        if self.is_paused:
+            self._after(0.0, self.start_agent)
+        elif self.is_powered and self.agent is None:
             self._agents += 1
             self.agent = Agent(f"{self.name}/{self._agents}")
             if not self.world.rules.agents_remember_contact:
@@ -97,7 +131,7 @@ class Machine:
 
     def lose_power(self) -> None:
         """Everything running here ends, unseen."""
-        self.is_powered, self.agent = False, None
+        self.is_powered, self.agent, self.paused_until = False, None, 0.0
         for process in self.processes.values():
             if process.is_alive:
                 self._end(process, None, 9, "the machine restarted while it ran")
@@ -110,18 +144,34 @@ class Machine:
     def living(self) -> list[Process]:
         return [p for p in self.processes.values() if p.is_alive]
 
+    @property
+    def running(self) -> list[Process]:
+        """What lives and works."""
+        return [] if self.world.time < self.paused_until + WAKING_S else self.living
+
     # -- runtime ------------------------------------------------------------------------------------------------
 
     def _start(self, spec: TaskSpec) -> None:
+        """Make the task's directory; its shim lets it go a moment later, unless that is too late."""
         assert spec.uid not in self.processes, f"{spec.uid} started twice on {self.name}"
-        process = self.processes[spec.uid] = Process(spec, is_alive=True, started_at=self.world.clock.now())
+        process = self.processes[spec.uid] = Process(spec, is_alive=True)
+        self._after(0.01, lambda: self._release(process))
+
+    def _release(self, process: Process) -> None:
+        spec, is_stale = process.spec, self._stale_s(process) >= shim.STOP_AFTER_TTLS * self.world.ttl_s
+        if not process.is_alive:
+            return
+        if is_stale and spec.on_partition == "stop" and self.world.rules.orders_expire:
+            self._end(process, 127, None, "cannot start: no contact with the centre")
+            return
+        process.started_at = self.world.clock.now()
         self.world.note(f"{self.name} starts {spec.workload}[{spec.rank}] epoch {spec.epoch}")
         self.world.checks.started(self, process)
         rng = self.world.rng
-        self.world.after(rng.uniform(0.05, 1.0), lambda: self._come_up(process))
+        self._after(rng.uniform(0.05, 1.0), lambda: self._come_up(process))
         life_s, code = self.world.fate(spec)
         if life_s is not None:
-            self.world.after(life_s, lambda: self._exit(process, code))
+            self._after(life_s, lambda: self._exit(process, code))
 
     def _come_up(self, process: Process) -> None:
         if process.is_alive and not process.is_up:
@@ -134,34 +184,50 @@ class Machine:
             self._turn()
 
     def _stop(self, uid: str, reason: str, grace_s: float) -> None:
+        """Ask once; of several graces the one that is over first counts."""
         process = self.processes.get(uid)
-        if process is None or not process.is_alive or process.is_stopping:
+        if process is None or not process.is_alive or self.world.time + grace_s >= process.kill_at:
             return
-        process.is_stopping = True
-        self.world.note(f"{self.name} stops {process.spec.workload}[{process.spec.rank}]: {reason}")
-        left_s = min(grace_s, self.world.rng.uniform(0.0, 1.3 * grace_s))
+        if process.is_stopping and not self.world.rules.graces_are_cut:
+            return
+        process.kill_at = self.world.time + grace_s
 
         def die() -> None:
             if process.is_alive:
                 self._end(process, None, 15, f"stopped: {reason}")
                 self._turn()
 
-        self.world.after(left_s, die)
+        self._after(grace_s, die)
+        if not process.is_stopping:
+            process.is_stopping = True
+            self.world.note(f"{self.name} stops {process.spec.workload}[{process.spec.rank}]: {reason}")
+            if process.spec.command[0] != "stubborn":
+                self._after(self.world.rng.uniform(0.0, 1.3 * grace_s), die)
 
     def _end(self, process: Process, code: int | None, number: int | None, reason: str) -> None:
         process.is_alive, process.exit_code, process.signal, process.reason = False, code, number, reason
         self.world.note(f"{self.name}: {process.spec.workload}[{process.spec.rank}] ended: {reason or 'well'}")
 
-    def _glance(self) -> None:
-        """Fence: end what may not outlive contact, whether or not there is an agent."""
+    def _look(self) -> None:
+        """What each shim does now and then: end a task that may not outlive contact."""
+        if not self.is_powered or self.is_paused or (self.agent is None and not self.world.rules.shims_fence):
+            return
         ttl_s = self.world.ttl_s
-        if not self.is_powered or self.world.time - self.contact_at <= ttl_s:
-            return
-        if self.agent is None and not self.world.rules.shims_fence:
-            return
         for process in self.living:
-            if process.spec.on_partition == "stop":
-                self._stop(process.spec.uid, "no contact with the centre", min(process.spec.stop_grace_s, ttl_s / 2))
+            stale_s = self._stale_s(process)
+            if process.spec.on_partition == "stop" and stale_s >= shim.STOP_AFTER_TTLS * ttl_s:
+                grace_s = min(process.spec.stop_grace_s, max(0.0, shim.KILL_AFTER_TTLS * ttl_s - stale_s))
+                self._stop(process.spec.uid, "no contact with the centre", grace_s)
+
+    def _stale_s(self, process: Process) -> float:
+        """How old contact is to the shim of `process`.
+
+        A centre on this machine whose process is gone judges nobody, and its next one waits.
+        """
+        is_absent = self.has_centre and self.world.centre.loop is None
+        heard_at = self.world.time if is_absent else self.contact_at
+        process.contact_at = shim.renewed(process.contact_at, heard_at, self.world.ttl_s)
+        return self.world.time - process.contact_at
 
     # -- agent --------------------------------------------------------------------------------------------------
 
@@ -182,7 +248,7 @@ class Machine:
             for action in actions:
                 self._act(agent, action)
         if any(agent.delivered.get(p.spec.uid) != p.report() for p in self.processes.values()):
-            self.world.after(self.world.rng.uniform(0.01, 0.2), lambda: self._sync(agent))
+            self._after(self.world.rng.uniform(0.01, 0.2), lambda: self._sync(agent))
 
     def _act(self, agent: Agent, action: Start | Refuse | Stop | Forget) -> None:
         match action:
@@ -205,15 +271,13 @@ class Machine:
         if agent is None:
             return
         self._sync(agent)
-        self.world.after(
-            SYNC_S * self.world.rng.uniform(0.8, 1.0), lambda: self._talk() if self.agent is agent else None
-        )
+        self._after(SYNC_S * self.world.rng.uniform(0.8, 1.0), lambda: self._talk() if self.agent is agent else None)
 
     def nudge(self) -> None:
         """The centre answers the agent's waiting request, for its orders changed."""
         agent = self.agent
         if agent is not None:
-            self.world.after(self.world.rng.uniform(0.01, 0.3), lambda: self._sync(agent))
+            self._after(self.world.rng.uniform(0.01, 0.3), lambda: self._sync(agent))
 
     def _sync(self, agent: Agent) -> None:
         """One exchange with the centre; any part of it may be lost, late or doubled."""
@@ -246,14 +310,15 @@ class Machine:
             return  # the answer is lost
         if self.world.happens(0.04):  # it comes late, to an agent that slept perhaps
             late_s = self.world.rng.choice([1.0, 10.0, 45.0])
-            self.world.after(late_s, lambda: self._heed(agent, reports, answer, sent_at, mark))
+            self._after(late_s, lambda: self._heed(agent, reports, answer, sent_at, mark))
             return
         self._heed(agent, reports, answer, sent_at, mark)
 
     def _heed(self, agent: Agent, reports: list[TaskReport], answer: dict[str, Any], sent_at: float, mark: int) -> None:
         if self.agent is not agent or self.world.time < self.cut_until:
             return
-        self.contact_at = max(self.contact_at, sent_at)
+        counted_from = sent_at if self.world.rules.contact_counts_from_the_request else self.world.time
+        self.contact_at = max(self.contact_at, counted_from)
         agent.delivered |= {r.uid: r for r in reports if r.uid in self.processes}
         agent.forget = frozenset(answer["forget"])
         if agent.accepted == mark:

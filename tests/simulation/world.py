@@ -37,7 +37,10 @@ class Rules:
     """What the world relies on. Each is true of the contract; a test switches one off to see the world break."""
 
     agents_remember_contact: bool = True
+    contact_counts_from_the_request: bool = True
+    clocks_count_sleep: bool = True
     shims_fence: bool = True
+    graces_are_cut: bool = True
     orders_expire: bool = True
 
 
@@ -71,7 +74,10 @@ class World:
         self.observer = self.people.everything("observer")
         self.centre.start()
         sizes = sizes or [self.rng.choice([2.0, 3.0, 4.0]) for _ in range(self.rng.randint(2, 4))]
-        self.machines = {f"node-{n}": Machine(self, f"node-{n}", cpu) for n, cpu in enumerate(sizes)}
+        host = self.rng.choice([0, -1]) if mishaps else -1
+        self.machines = {
+            f"node-{n}": Machine(self, f"node-{n}", cpu, has_centre=n == host) for n, cpu in enumerate(sizes)
+        }
 
     # -- time ---------------------------------------------------------------------------------------------------
 
@@ -141,7 +147,7 @@ class World:
             return self.rng.uniform(0.5, 5.0), 3 if spec.rank == 0 else 1
         if kind == "doomed" or self.happens(0.2):
             return self.rng.uniform(0.1, 20.0), 1
-        return (None if kind == "service" else self.rng.uniform(1.0, 60.0)), 0
+        return (None if kind in ("service", "stubborn") else self.rng.uniform(1.0, 60.0)), 0
 
     def _submit(self) -> None:
         if self.rng.random() < 0.3:
@@ -151,7 +157,7 @@ class World:
         fate = self.rng.choice(FATES)
         roles = [self._role(f"role-{n}", fate) for n in range(self.rng.choice([1, 1, 2]))]
         on_partition = "continue" if fate == "service" and self.rng.random() < 0.5 else "stop"
-        name = self.submit(fate, roles, on_partition)
+        name = self.submit(fate, roles, on_partition, self.rng.choice([1.0, 10.0, 40.0]))
         if self.rng.random() < 0.2:
             self.after(self.rng.uniform(0.1, 60), lambda: self._delete(name))
         elif self.rng.random() < 0.25:
@@ -159,12 +165,15 @@ class World:
             if self.rng.random() < 0.5:
                 self.after(self.rng.uniform(1, 80), lambda: self._suspend(name, False))
 
-    def submit(self, fate: str, roles: list[dict[str, Any]], on_partition: str = "stop") -> str:
+    def submit(
+        self, fate: str, roles: list[dict[str, Any]], on_partition: str = "stop", stop_grace_s: float = 10.0
+    ) -> str:
         """A new workload; its name."""
         name = f"work-{len(self.submitted)}"
         self.submitted[name] = fate
         restart = {"policy": "always", "limit": 0} if fate == "service" else {"limit": 3 if fate == "doomed" else 20}
-        self._create("Workload", name, {"roles": roles, "restart": restart, "on_partition": on_partition})
+        spec = {"roles": roles, "restart": restart, "on_partition": on_partition, "stop_grace_s": stop_grace_s}
+        self._create("Workload", name, spec)
         return name
 
     def _role(self, name: str, fate: str) -> dict[str, Any]:
@@ -208,6 +217,8 @@ class World:
             lambda: self._cut_power(machine),
             lambda: self._cut_network(machine),
             lambda: self._cut_network(machine),
+            lambda: self._restart_agent_in_partition(machine),
+            lambda: self._pause(machine),
             self._jump_the_wall_clock,
             lambda: self._cordon(machine),
             lambda: self._remove_node(machine),
@@ -233,6 +244,16 @@ class World:
     def _cut_network(self, machine: Machine) -> None:
         machine.cut_until = self.time + self.rng.choice([2.0, 12.0, 25.0, 50.0, 90.0])
         self.note(f"{machine.name} is cut off until {machine.cut_until:.2f}")
+
+    def _restart_agent_in_partition(self, machine: Machine) -> None:
+        self._cut_network(machine)
+        for _ in range(2):
+            self.after(self.rng.uniform(0.0, 30.0), lambda: self._kill_agent(machine))
+
+    def _pause(self, machine: Machine) -> None:
+        seconds = min(self.rng.choice([2.0, 12.0, 25.0, 50.0, 90.0]), FAULTS_S - self.time)
+        self.note(f"{machine.name} is paused for {seconds:.2f} s")
+        machine.pause(seconds)
 
     def _jump_the_wall_clock(self) -> None:
         seconds = self.rng.choice([-1e6, -3600.0, -20.0, 20.0, 3600.0, 1e6])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 from atoll.compute.gang import Decision, backoff_left_s, decide
@@ -16,9 +16,14 @@ from atoll.core.store import Change, Create, MarkDeleting, SetSpec, SetStatus, W
 QUEUE = Key("Workload", SYSTEM_PROJECT, "queue")
 """The one key under which waiting workloads are admitted, so that admission is serial."""
 
+AWAY = Key("Task", SYSTEM_PROJECT, "away")
+"""The one key under which tasks that may run on without contact are looked at, all of lost nodes together."""
+
+AWAY_REASON = "its node is lost, it may run on there; it is replaced when there is room elsewhere"
+AWAY_LOOK_S = 5.0
 TASK_HISTORY_EPOCHS = 3
 LOST_AFTER_TTLS = 2.0
-"""A node is lost after so many lease times of silence; its agent stops fenced tasks after one."""
+"""A node is lost after so many lease times of silence; shims have ended the tasks they stop after one and a half."""
 
 DRAIN_LOOK_S = 1.0
 
@@ -67,30 +72,53 @@ class TaskController(Controller):
     """Ends tasks of lost nodes in their agents' stead, and ended tasks that nobody needs any more.
 
     While a node is there its agent reports its tasks; a task that ended never changes again, so a report that
-    comes after is refused.
+    comes after is refused. A task that may run on without contact is therefore given up only for a replacement: until
+    its gang fits elsewhere it stays what it is, and the agent that comes back finds it wanted.
     """
 
     name = "tasks"
     owns = "Task"
     watches = ("Node",)
 
+    def all_keys(self, world: Writer) -> Iterable[Key]:
+        return [*super().all_keys(world), AWAY]
+
     def keys_for(self, change: Change, world: Writer) -> Iterable[Key]:
         node = world.read(change.key)
         if node is None or (node.phase != "lost" and not node.is_deleting):
-            return []
-        return [t.key for t in _tasks_on(change.name, world)]
+            return [AWAY]
+        return [*(t.key for t in _tasks_on(change.name, world)), AWAY]
 
     def reconcile(self, key: Key, world: Writer) -> float | None:
+        if key == AWAY:
+            return self._settle_away(world)
         task = world.read(key)
         if task is None or task.phase in TASK_ENDED:
             return None
         node = world.scope.find("Node", task.spec["node"], SYSTEM_PROJECT)
+        if node is not None and node.phase == "lost" and _may_run_on(task):
+            return None
         if node is None or node.phase == "lost":
-            reason = f"node {task.spec['node']} was lost"
-            world.write(SetStatus(task, task.status | {"phase": "lost", "reason": reason}, "Lost", reason))
+            world.write(_lost(task))
         elif (task.is_deleting or node.is_deleting) and not task.spec["stop"]:
             world.write(SetSpec(task, task.spec | {"stop": True}, reason=""))
         return None
+
+    def _settle_away(self, world: Writer) -> float | None:
+        """Give up tasks of lost nodes whose gangs fit elsewhere, beside all that waits; mark the others, for people."""
+        phases = {n.name: n.phase for n in world.scope.find_all("Node")}
+        tasks = [t for t in world.scope.find_all("Task") if t.phase not in TASK_ENDED and _may_run_on(t)]
+        away = [t for t in tasks if phases.get(t.spec["node"], "lost") == "lost"]
+        back = [t for t in tasks if _is_marked(t) and phases.get(t.spec["node"], "lost") != "lost"]
+        replaced = _gangs_with_room({t.owner for t in away if t.owner}, world) if away else frozenset()
+        stay = [t for t in away if t.owner not in replaced and t.spec["node"] in phases]
+        kept = {t.uid for t in stay}
+        world.write(
+            *(_lost(t) for t in away if t.uid not in kept),
+            *(SetStatus(t, t.status | {"reason": AWAY_REASON}, "Away", AWAY_REASON) for t in stay if not _is_marked(t)),
+            *(SetStatus(t, t.status | {"reason": ""}) for t in back),
+        )
+        return AWAY_LOOK_S if stay else None
 
 
 class WorkloadController(Controller):
@@ -132,6 +160,28 @@ class WorkloadController(Controller):
         return min((d for d in delays_s.values() if d > 0.0), default=None)
 
 
+def _may_run_on(task: Resource) -> bool:
+    """Whether `task`, which runs as far as anybody knows, may do so without contact, and twice if need be."""
+    is_wanted = not task.spec["stop"] and not task.is_deleting
+    return task.spec["on_partition"] == "continue" and is_wanted and task.phase != "pending"
+
+
+def _is_marked(task: Resource) -> bool:
+    return task.status.get("reason") == AWAY_REASON
+
+
+def _lost(task: Resource) -> SetStatus:
+    reason = f"node {task.spec['node']} was lost"
+    return SetStatus(task, task.status | {"phase": "lost", "reason": reason}, "Lost", reason)
+
+
+def _gangs_with_room(uids: Set[str], world: Writer) -> Set[str]:
+    """Those of the workloads `uids` that could start now, whole, on the nodes there are."""
+    workloads = [w for w in world.scope.find_all("Workload") if w.uid in uids or _is_pending(w)]
+    placed = plan([_waiting(w) for w in workloads], _machines(world, without=uids)).placed
+    return uids & placed.keys()
+
+
 def _writes(workload: Resource, decision: Decision) -> list[Write]:
     status = decision.status | {"observed_generation": workload.generation}
     writes: list[Write] = [SetSpec(t, t.spec | {"stop": True}, reason="Stopping") for t in decision.stop]
@@ -163,7 +213,8 @@ def _need(resources: dict[str, Any]) -> Need:
     return Need(resources["cpu"], resources["memory_bytes"], resources["accelerators"])
 
 
-def _machines(world: Writer) -> list[Machine]:
+def _machines(world: Writer, without: Set[str] = frozenset()) -> list[Machine]:
+    """What the schedulable nodes have and what is free there, the tasks of the workloads `without` not counted."""
     machines = {}
     for node in world.scope.find_all("Node"):
         if node.phase == "schedulable" and not node.is_deleting:
@@ -171,7 +222,7 @@ def _machines(world: Writer) -> list[Machine]:
             whole = Need(has["cpu"], has["memory_bytes"], len(has["accelerators"]))
             machines[node.name] = Machine(node.name, whole.cpu, whole.memory_bytes, whole.accelerators, whole)
     for task in world.scope.find_all("Task"):
-        if task.phase not in TASK_ENDED and task.spec["node"] in machines:
+        if task.phase not in TASK_ENDED and task.spec["node"] in machines and task.owner not in without:
             machines[task.spec["node"]].take(_need(task.spec["resources"]))
     return list(machines.values())
 

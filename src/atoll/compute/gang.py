@@ -88,9 +88,9 @@ def _follow(
     running = sum(t.phase in ("running", "succeeded") for t in current)
     status["started_at"] = status.get("started_at") or now
     if running == len(current):
-        return Decision(
-            status | {"phase": "running", "reason": ""}, reason="Running" if workload.phase != "running" else ""
-        )
+        doubt = next((said for t in current if t.phase == "running" and (said := t.status.get("reason"))), "")
+        is_news = workload.phase != "running"
+        return Decision(status | {"phase": "running", "reason": doubt}, reason="Running" if is_news else "")
     return Decision(status | {"phase": "starting", "reason": f"{running} of {len(current)} tasks run"})
 
 

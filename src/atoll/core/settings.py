@@ -34,7 +34,12 @@ class Settings(BaseModel):
     node: str = Field("", description="Name of this machine in the fleet; empty means its host name.")
     site: str = Field("centre", description="Site this machine belongs to.")
     log_level: str = Field("INFO", description="Least level that is logged: DEBUG, INFO, WARNING or ERROR.")
-    lease_ttl_s: float = Field(15.0, gt=0, description="A node silent for this long (seconds) is lost.")
+    lease_ttl_s: float = Field(
+        15.0,
+        gt=0,
+        description="Lease time of a node, seconds: without contact for this long it stops tasks that may not run "
+        "twice; after two it is lost.",
+    )
     change_history: int = Field(
         200_000, ge=1_000, description="How many changes the feed keeps before old ones are dropped."
     )

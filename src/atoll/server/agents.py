@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -46,6 +47,7 @@ class Sync(Body):
     seen: int = 0
     wait_s: float = Field(10.0, ge=0)
     observed: list[dict[str, Any]] = Field(default_factory=list)
+    works: list[str] = Field(default_factory=list)
 
 
 @router.post("/register")
@@ -72,7 +74,7 @@ async def sync(request: Request, centre: CentreOf, _: Operator, wanted: Sync) ->
     demands = request.app.state.demands
     await run_in_threadpool(_renew, centre, wanted)
     scope = centre.store.everything(f"agent/{wanted.node}")
-    forget, forget_workloads = await run_in_threadpool(_take_reports, scope, wanted.observed)
+    forget, forget_workloads = await run_in_threadpool(_take_reports, scope, wanted.observed, wanted.works)
     deadline = centre.clock.monotonic() + min(wanted.wait_s, WAIT_S_MAX)
     while True:
         ticket = waiter.ticket()
@@ -81,7 +83,7 @@ async def sync(request: Request, centre: CentreOf, _: Operator, wanted: Sync) ->
         logs = demands.of(wanted.node)
         left_s = deadline - centre.clock.monotonic()
         if seen != wanted.seen or wanted.observed or logs or forget or left_s <= 0 or waiter.is_stopping:
-            answer = {"seen": seen, "tasks": tasks, "logs": logs}
+            answer = {"seen": seen, "tasks": tasks, "logs": logs, "lease_ttl_s": centre.settings.lease_ttl_s}
             return answer | {"forget": forget, "forget_workloads": forget_workloads}
         await waiter.wait(ticket, left_s)
 
@@ -95,10 +97,15 @@ def _renew(centre: Centre, wanted: Sync) -> None:
     centre.leases.renew(Lease(lease.name, lease.holder, lease.epoch, lease.renewals))
 
 
-def _take_reports(scope: Scope, observed: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """Write the reports into the tasks; returns the uids of tasks, and of workloads, that nobody knows any more."""
+def _take_reports(
+    scope: Scope, observed: list[dict[str, Any]], works: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Write the reports into the tasks; returns the uids of tasks, and of workloads, that nobody knows any more.
+
+    `works` are workloads the agent has a folder of, whether or not it has a task of them.
+    """
     forget: list[str] = []
-    forget_workloads: set[str] = set()
+    forget_workloads = set(works)
     for report in observed:
         task = scope.by_uid(str(report["uid"]))
         if task is None:

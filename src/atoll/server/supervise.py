@@ -88,6 +88,8 @@ class Supervisor:
         ]
         if settings.node:
             self._roles[-1].command += ["--node", settings.node]
+        if not settings.database:  # with the database in the home, a centre is who holds this lock, and nobody else
+            self._roles[-1].command += ["--centre-lock", str(settings.home / "run" / "server.lock")]
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._stopping.set())
 

@@ -31,6 +31,7 @@ class Peer:
         self.syncs: list[dict[str, Any]] = []
         self.forget: set[str] = set()
         self.forget_workloads: set[str] = set()
+        self.forgets_unknown = False
         self.demands: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, dict[str, Any]] = {}
         self.refusal: tuple[int, str] | None = None
@@ -139,6 +140,8 @@ class Peer:
         deadline = time.monotonic() + body["wait_s"]
         with self._changed:
             self.syncs.append(body)
+            if self.forgets_unknown:
+                self.forget_workloads |= set(body["works"]) - {task["workload_uid"] for task in self.wanted.values()}
             for report in body["observed"]:
                 self.latest[report["uid"]] = report
                 self.history.append((time.monotonic(), report["uid"], report["state"]))
@@ -152,7 +155,8 @@ class Peer:
                     self.forget.clear()
                     workloads, self.forget_workloads = sorted(self.forget_workloads), set()
                     logs = list(self.demands.values())
-                    return {"seen": seen, "tasks": tasks, "forget": forget, "forget_workloads": workloads, "logs": logs}
+                    told = {"seen": seen, "tasks": tasks, "lease_ttl_s": self.lease_ttl_s, "logs": logs}
+                    return told | {"forget": forget, "forget_workloads": workloads}
                 self._changed.wait(left_s)
 
 

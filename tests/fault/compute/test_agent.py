@@ -114,6 +114,23 @@ def test_a_task_to_be_stopped_is_stopped_and_then_forgotten(agent: AgentProcess,
     until(lambda: not (agent.tasks / uid).exists() and not work.exists(), what="forgotten")
 
 
+def test_work_of_which_no_task_is_left_here_goes_when_its_workload_is_gone(agent: AgentProcess, peer: Peer) -> None:
+    """Its last tasks ran elsewhere, and it was deleted while this node was away."""
+    agent.joined()
+    gone, kept = peer.want("false"), peer.want("false")
+    works = {uid: agent.home / "agent" / "work" / f"w-{uid}" for uid in (gone, kept)}
+    for uid in (gone, kept):
+        peer.reaches(uid, "failed")
+    peer.drop(gone, forget=True)
+    until(lambda: not (agent.tasks / gone).exists())
+    assert works[gone].is_dir()
+    agent.kill()
+    peer.forgets_unknown = True
+    agent.joined()
+    until(lambda: not works[gone].exists(), what="its work is deleted")
+    assert works[kept].is_dir()
+
+
 def test_a_task_the_centre_does_not_know_is_stopped(agent: AgentProcess, peer: Peer) -> None:
     agent.joined()
     uid = peer.want(*SLEEPER)
@@ -357,7 +374,7 @@ def test_fenced_tasks_stop_when_the_lease_ends_and_others_go_on(agent: AgentProc
     until(lambda: not processes_of(fenced))
     assert len(processes_of(free)) == 2
     peer.open()
-    assert peer.reaches(fenced, "failed")["reason"].startswith("stopped: no contact with the centre for 1 s")
+    assert peer.reaches(fenced, "failed")["reason"].startswith("stopped: no contact with the centre for 1 s, killed")
     assert peer.latest[free]["state"] == "running"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from atoll.compute.controllers import NodeController, TaskController, WorkloadController, node_lease
+from atoll.compute.controllers import AWAY_REASON, NodeController, TaskController, WorkloadController, node_lease
 from atoll.compute.resources import NODE, WORKLOAD
 from atoll.core.clock import VirtualClock
 from atoll.core.collect import Collector
@@ -147,6 +147,71 @@ def test_tasks_of_a_lost_node_are_lost_and_their_gang_starts_elsewhere(fleet: Fl
     assert old[0].status["reason"] == "node a was lost"
     assert [(t.spec["node"], t.spec["epoch"], t.phase) for t in new] == [("b", 2, "pending")] * 2
     assert fleet.workload("w").status["restarts"] == 1
+
+
+def away(fleet: Fleet, name: str = "w", **spec: Any) -> Resource:
+    """A task that may run on without contact, on node a, which is lost; no other node is there."""
+    fleet.join("a")
+    fleet.submit(name, on_partition="continue", **spec)
+    (task,) = fleet.tasks(name)
+    fleet.report(task, "running")
+    fleet.run(3 * TTL_S)
+    assert fleet.node("a").phase == "lost"
+    return fleet.tasks(name)[0]
+
+
+def test_a_task_that_may_run_on_keeps_its_place_on_a_lost_node_and_says_so(fleet: Fleet) -> None:
+    task = away(fleet)
+    assert (task.phase, task.status["reason"]) == ("running", AWAY_REASON)
+    assert (fleet.workload("w").phase, fleet.workload("w").status["reason"]) == ("running", AWAY_REASON)
+    fleet.restart()
+    fleet.live(2 * TTL_S, "a")
+    (same,) = fleet.tasks("w")
+    assert (same.uid, same.phase, same.status["reason"]) == (task.uid, "running", "")
+    assert (fleet.workload("w").status["epoch"], fleet.workload("w").status["reason"]) == (1, "")
+
+
+def test_a_task_that_may_run_on_is_replaced_once_there_is_room_elsewhere(fleet: Fleet) -> None:
+    away(fleet)
+    fleet.submit("other", priority=9, roles=[{"command": ["x"], "resources": {"cpu": 4.0}}])
+    fleet.join("b")
+    fleet.live(20, "b")
+    assert [t.phase for t in fleet.tasks("w")] == ["running"], "what waits has the first claim"
+    fleet.join("c")
+    fleet.live(20, "b", "c")
+    assert [(t.spec["node"], t.spec["epoch"], t.phase) for t in fleet.tasks("w")] == [
+        ("a", 1, "lost"),
+        ("c", 2, "pending"),
+    ]
+
+
+def test_a_task_that_may_run_on_is_given_up_when_it_shall_stop_or_its_node_is_removed(fleet: Fleet) -> None:
+    away(fleet, "removed")
+    fleet.scope.write([MarkDeleting(fleet.node("a"))])
+    fleet.run(1.0)
+    assert fleet.scope.find("Node", "a", SYSTEM_PROJECT) is None
+    assert [t.phase for t in fleet.tasks("removed")] == ["lost"]
+    away(fleet, "deleted")
+    fleet.scope.write([MarkDeleting(fleet.workload("deleted"))])
+    fleet.run(1.0)
+    assert fleet.scope.find("Workload", "deleted", "p") is None
+
+
+def test_a_gang_with_a_lost_rank_is_replaced_where_it_fits_without_what_is_left_of_it(fleet: Fleet) -> None:
+    fleet.join("a", cpu=2.0)
+    fleet.join("b", cpu=2.0)
+    role = {"command": ["x"], "count": 2, "resources": {"cpu": 2.0}}
+    fleet.submit("w", roles=[role], on_partition="continue")
+    for task in fleet.tasks("w"):
+        fleet.report(task, "running")
+    fleet.live(3 * TTL_S, "b")
+    assert [t.phase for t in fleet.tasks("w")] == ["running", "running"], "two ranks do not fit on b"
+    fleet.join("c", cpu=2.0)
+    fleet.live(3 * TTL_S, "b", "c")
+    assert [(t.spec["node"], t.phase, t.spec["stop"]) for t in fleet.tasks("w")] == [
+        ("a", "lost", False),
+        ("b", "running", True),
+    ]
 
 
 def test_a_cordoned_node_takes_no_new_tasks_and_keeps_the_old(fleet: Fleet) -> None:

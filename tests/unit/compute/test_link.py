@@ -12,26 +12,28 @@ from atoll.compute.agent.link import BACKOFF_S, Backoff, Link
 from atoll.compute.agent.main import node_name
 from atoll.compute.agent.outbox import Outbox
 from atoll.compute.runtime.base import LogPiece
+from atoll.compute.runtime.contact import ContactFile
 from atoll.core.files import write_json
 
 
-def link() -> Link:
-    return Link("centre:1", str, {"node": "n"}, Outbox(), lambda *_: LogPiece(b"", 0, 0, True), lambda: None)
+@pytest.fixture
+def one(tmp_path: Path) -> Link:
+    contact, nothing = ContactFile(tmp_path), LogPiece(b"", 0, 0, True)
+    return Link("centre:1", str, {"node": "n"}, Outbox(), contact, lambda *_: nothing, list, lambda: None)
 
 
 TASK = {"uid": "a", "epoch": 1, "command": ["true"]}
 
 
-def test_a_reply_says_what_is_wanted_and_what_may_go() -> None:
-    reply = link()._accept({"seen": 5, "tasks": [TASK], "forget": ["b"], "forget_workloads": ["w"]}, mark=0)
+def test_a_reply_says_what_is_wanted_and_what_may_go(one: Link) -> None:
+    reply = one._accept({"seen": 5, "tasks": [TASK], "forget": ["b"], "forget_workloads": ["w"]}, mark=0)
     assert reply.tasks is not None
     assert [task.spec.uid for task in reply.tasks] == ["a"]
     assert (reply.forget, reply.forget_workloads) == (frozenset({"b"}), frozenset({"w"}))
 
 
-def test_of_two_crossing_replies_the_first_to_arrive_counts() -> None:
+def test_of_two_crossing_replies_the_first_to_arrive_counts(one: Link) -> None:
     """The second may be older, and would bring back what is over; it also must not pass for seen."""
-    one = link()
     first = one._accept({"seen": 7, "tasks": []}, mark=0)
     second = one._accept({"seen": 6, "tasks": [TASK], "forget": ["b"]}, mark=0)
     assert first.tasks == ()
@@ -50,8 +52,8 @@ def test_of_two_crossing_replies_the_first_to_arrive_counts() -> None:
         {"tasks": [1, {"uid": 5}, {"uid": "../x"}, {"uid": "ok", "epoch": "NaN"}]},
     ],
 )
-def test_a_reply_that_makes_no_sense_harms_nobody(answer: dict[str, object]) -> None:
-    reply = link()._accept(answer, mark=0)
+def test_a_reply_that_makes_no_sense_harms_nobody(one: Link, answer: dict[str, object]) -> None:
+    reply = one._accept(answer, mark=0)
     assert reply.tasks is not None
     assert reply.forget == frozenset()
 

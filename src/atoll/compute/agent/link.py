@@ -17,15 +17,25 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from atoll.compute.agent.centre import Centre
-from atoll.compute.agent.outbox import Outbox
+from atoll.compute.agent.outbox import REMIND_S, Outbox
 from atoll.compute.agent.tasks import Wanted, wanted
 from atoll.compute.runtime.base import LogPiece, TaskReport
-from atoll.core.errors import AtollError, Fenced, Forbidden, Invalid, NotFound, Unauthorized, Unavailable
+from atoll.compute.runtime.contact import ContactFile
+from atoll.core.errors import (
+    AtollError,
+    Fenced,
+    Forbidden,
+    Invalid,
+    NotFound,
+    ResourceExhausted,
+    Unauthorized,
+    Unavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +82,6 @@ class Backoff:
         self._next_s = self._first_s
 
 
-def boot_clock_s() -> float:
-    """Seconds that pass while the machine sleeps too: a lease ends in a sleeping machine as in any other."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
-
-
 class Link:
     """Speaks with the centre for `hello["node"]`. `notify` is called, from any thread, when there is news here."""
 
@@ -87,21 +91,24 @@ class Link:
         key: Callable[[], str],
         hello: Mapping[str, Any],
         outbox: Outbox,
+        contact: ContactFile,
         tail: Callable[[str, int, int], LogPiece],
+        works: Callable[[], list[str]],
         notify: Callable[[], None],
     ) -> None:
         self.registration: Registration | None = None
         self.fatal: AtollError | None = None
         self._hello = dict(hello)
         self._agent_id = uuid.uuid4().hex
-        self._outbox, self._tail, self._notify = outbox, tail, notify
+        self._outbox, self._contact, self._tail, self._works = outbox, contact, tail, works
+        self._notify = notify
         self._speaker, self._listener = Centre(url, key), Centre(url, key)
         self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self._demands: deque[dict[str, Any]] = deque(maxlen=LOG_DEMANDS_MAX)
         self._lock = threading.Lock()
         self._seen = self._accepted = 0
         self._is_known = False
-        self._contact_at = boot_clock_s()
+        self._works_due_at = 0.0
         self._closed, self._kick, self._joined = threading.Event(), threading.Event(), threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(turn,), name=turn.__name__, daemon=True)
@@ -136,8 +143,8 @@ class Link:
         return [self._replies.get() for _ in range(self._replies.qsize())]
 
     def silent_s(self) -> float:
-        """Seconds since the last request the centre surely received was sent."""
-        return boot_clock_s() - self._contact_at
+        """Seconds since the last request the centre surely received was sent, by this agent or one before it."""
+        return self._contact.silent_s()
 
     @property
     def lease_ttl_s(self) -> float:
@@ -177,7 +184,11 @@ class Link:
         return self.fatal is not None
 
     def _speak(self) -> None:
-        """One turn of the speaking thread: register if need be, deliver what is due, answer demands, wait."""
+        """One turn of the speaking thread: register if need be, deliver what is due, answer demands, wait.
+
+        Now and then it names the workloads that have a folder here: of one whose last task ran elsewhere, or was
+        forgotten before it, no report would ever tell the centre.
+        """
         if self.registration is None:
             self._register()
         if not self._joined.is_set():
@@ -185,10 +196,14 @@ class Link:
             self._joined.set()
         while due := self._outbox.due():
             self._sync(self._speaker, due, wait_s=0.0)
+        if (now := time.monotonic()) >= self._works_due_at:
+            self._sync(self._speaker, [], wait_s=0.0, works=self._works())
+            self._works_due_at = now + REMIND_S
         while self._demands and not self._closed.is_set():
             self._answer(self._demands[0])
             self._demands.popleft()
-        self._kick.wait(self._outbox.due_in_s())
+        due_in_s, works_in_s = self._outbox.due_in_s(), self._works_due_at - time.monotonic()
+        self._kick.wait(max(0.0, works_in_s if due_in_s is None else min(due_in_s, works_in_s)))
         self._kick.clear()
 
     def _listen(self) -> None:
@@ -211,6 +226,7 @@ class Link:
             self._seen = 0
             self._accepted += 1
         self._outbox.reset()
+        self._works_due_at = 0.0
         self.registration = Registration(
             str(answer.get("node_uid", "")),
             float(answer.get("lease_ttl_s") or LEASE_TTL_S),
@@ -219,23 +235,34 @@ class Link:
         self._is_known = True
         log.info("registered as node %s", self._hello["node"])
 
-    def _sync(self, connection: Centre, reports: list[TaskReport], wait_s: float) -> None:
+    def _sync(self, connection: Centre, reports: list[TaskReport], wait_s: float, works: Sequence[str] = ()) -> None:
         with self._lock:
             mark, seen = self._accepted, self._seen
-        sent_at = boot_clock_s()
+        sent_at_s = self._contact.now_s()
         body = {
             "node": self._hello["node"],
             "agent_id": self._agent_id,
             "seen": seen,
             "wait_s": wait_s,
             "observed": [report.to_dict() for report in reports],
+            "works": list(works),
         }
         answer = connection.post("agent/sync", body, answer_timeout_s=wait_s + 10.0)
         self._outbox.delivered(reports)
         with self._lock:
-            self._contact_at = max(self._contact_at, sent_at)
+            self._renew_contact(sent_at_s, answer)
             self._replies.put(self._accept(answer, mark))
         self._notify()
+
+    def _renew_contact(self, sent_at_s: float, answer: Mapping[str, Any]) -> None:
+        """Tell the shims, before the reply can start another task; the time counts from the request, not the answer."""
+        lease_ttl_s = answer.get("lease_ttl_s")
+        if self.registration is not None and isinstance(lease_ttl_s, int | float) and lease_ttl_s > 0:
+            self.registration = replace(self.registration, lease_ttl_s=float(lease_ttl_s))
+        try:
+            self._contact.renew(sent_at_s, self.lease_ttl_s)
+        except (OSError, ResourceExhausted) as error:
+            log.error("tasks that may not outlive contact will stop, for it cannot be noted: %s", error)
 
     def _accept(self, answer: Mapping[str, Any], mark: int) -> Reply:
         """Read the reply to a request sent when `mark` replies had been accepted.

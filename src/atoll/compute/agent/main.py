@@ -1,9 +1,12 @@
 """The agent: keeps a node's tasks as the centre wants them, and tells the centre how they are.
 
     python -m atoll.compute.agent.main --home DIR --join URL [--node NAME] [--key-file FILE] [--stop-tasks]
+        [--centre-lock FILE]
 
 It makes outbound connections only. Its death, however sudden, harms no task: the next agent on the same home finds
-them all. The main thread never waits for the network; the link's threads do.
+them all. Tasks that may not outlive contact with the centre are stopped by their shims, with or without an agent; it
+only notes each contact for them, and ends a shim that is stuck. The main thread never waits for the network; the
+link's threads do.
 Exit codes: 0 asked to end, 2 cannot begin (the message says why), 4 another agent took over this node.
 """
 
@@ -27,8 +30,9 @@ from atoll.compute.agent.outbox import Outbox
 from atoll.compute.agent.probes import inventory
 from atoll.compute.agent.tasks import Executor, Start, Wanted, plan
 from atoll.compute.runtime.base import ENDED, TaskReport
+from atoll.compute.runtime.contact import ContactFile
 from atoll.compute.runtime.processes import STOP_MARGIN_S, ProcessRuntime
-from atoll.compute.runtime.shim import boot_id
+from atoll.compute.runtime.shim import KILL_AFTER_TTLS, boot_id
 from atoll.core.errors import AtollError, Conflict, Fenced, Unauthorized
 from atoll.core.files import read_json, write_json
 from atoll.core.logs import log_to_stderr
@@ -76,10 +80,17 @@ class Agent:
     """The main thread's work: observe, plan, act, hand over to the link."""
 
     def __init__(
-        self, runtime: ProcessRuntime, executor: Executor, outbox: Outbox, link: Link, bell: Bell, parent: int | None
+        self,
+        runtime: ProcessRuntime,
+        executor: Executor,
+        outbox: Outbox,
+        contact: ContactFile,
+        link: Link,
+        bell: Bell,
+        parent: int | None,
     ) -> None:
         self._runtime, self._executor, self._outbox, self._link, self._bell = runtime, executor, outbox, link, bell
-        self._parent = parent
+        self._contact, self._parent = contact, parent
         self._asked_to_end = 0
         self._wanted: tuple[Wanted, ...] | None = None
         self._forget: set[str] = set()
@@ -125,7 +136,7 @@ class Agent:
         reports = self._observe()
         if self._wanted is not None:
             reports = self._act(self._wanted, reports)
-        self._end_lease(reports)
+        self._end_stuck(reports)
         return reports
 
     def _heed(self, reply: Reply) -> None:
@@ -160,17 +171,17 @@ class Agent:
         self._executor.apply(actions)
         return self._observe()
 
-    def _end_lease(self, reports: Sequence[TaskReport]) -> None:
-        """Stop the tasks that may only run in contact with the centre, once contact is lost for a lease.
+    def _end_stuck(self, reports: Sequence[TaskReport]) -> None:
+        """End tasks whose shims should have ended them for want of contact, and did not, being stopped themselves.
 
-        They get half a lease to stop: the centre gives the node up, and their places away, after two.
+        The shims know more: of a time before this agent it does not judge.
         """
         ttl_s = self._link.lease_ttl_s
-        if self._link.silent_s() <= ttl_s:
+        if not self._contact.is_own or self._link.silent_s() < KILL_AFTER_TTLS * ttl_s:
             return
         for report in reports:
             if report.on_partition == "stop" and not report.is_ended:
-                self._runtime.stop(report.uid, f"no contact with the centre for {ttl_s:g} s", grace_s=ttl_s / 2)
+                self._runtime.stop(report.uid, f"no contact with the centre for {ttl_s:g} s", grace_s=0.0)
 
     def _wait(self, patience_s: float | None) -> None:
         poll = select.poll()
@@ -281,6 +292,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--site", default=os.environ.get("ATOLL_SITE") or "centre", help="site this node belongs to")
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label of this node")
     parser.add_argument("--key-file", type=Path, help="file with the key to the centre (else ATOLL_SYSTEM_KEY)")
+    parser.add_argument("--centre-lock", default="", help="lock that the one possible centre holds on this machine")
     parser.add_argument("--stop-tasks", action="store_true", help="on SIGTERM stop all tasks before ending")
     return parser.parse_args(words)
 
@@ -298,9 +310,10 @@ def _begin(arguments: argparse.Namespace, bell: Bell) -> Agent:
         "inventory": inventory(home, _labels(arguments.label)),
     }
     runtime, outbox = ProcessRuntime(home), Outbox()
-    link = Link(arguments.join, key, hello, outbox, runtime.tail, bell.ring)
+    contact, executor = ContactFile(home, arguments.centre_lock), Executor(runtime, home)
+    link = Link(arguments.join, key, hello, outbox, contact, runtime.tail, executor.works, bell.ring)
     write_json(home / "node.json", {"node": node, "join": arguments.join, "pid": os.getpid(), "boot_id": boot_id()})
-    return Agent(runtime, Executor(runtime, home), outbox, link, bell, _parent_descriptor())
+    return Agent(runtime, executor, outbox, contact, link, bell, _parent_descriptor())
 
 
 def _parent_descriptor() -> int | None:

@@ -8,6 +8,7 @@ on another node is the centre's to know.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -200,9 +201,13 @@ class Executor:
                 while len(self._forgotten) > FORGOTTEN_MAX:
                     del self._forgotten[next(iter(self._forgotten))]
 
+    def works(self) -> list[str]:
+        """The uids of workloads (of tasks without one, their own) that have a work directory here; from any thread."""
+        return sorted(filter(is_name, os.listdir(self._work))) if self._work.is_dir() else []
+
     def forget_workloads(self, uids: Set[str], observed: Sequence[TaskReport]) -> set[str]:
         """Delete the work directories of `uids` that have no living task here; return those that had to stay."""
-        living = {report.slot.workload_uid for report in observed if report.slot and not report.is_ended}
+        living = {r.slot.workload_uid or r.uid for r in observed if r.slot and not r.is_ended}
         for uid in filter(is_name, uids - living):
             log.info("forget the work of workload %s", uid)
             shutil.rmtree(self._work / uid, ignore_errors=True)

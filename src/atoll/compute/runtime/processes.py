@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atoll.compute.runtime.base import LogPiece, TaskReport, TaskSpec, is_name
+from atoll.compute.runtime.contact import contact_path
 from atoll.compute.runtime.environment import node_environment, task_environment
 from atoll.compute.runtime.folder import Identity, Stamp, TaskFolder
 from atoll.compute.runtime.proc import Family, is_readable, kill_all, members, open_handle
@@ -124,6 +125,8 @@ class ProcessRuntime:
         write_json(folder.path / "input.json", spec.input, durable=False, mode=0o600)
         command = [word.replace("{python}", sys.executable) for word in spec.command]
         record = {**spec.to_dict(), "command": command, "log_bytes_max": self._log_bytes_max}
+        if spec.on_partition == "stop":
+            record["contact"] = str(contact_path(self._home))
         write_json(folder.path / "task.json", record, durable=False, mode=0o600)
 
     def _spawn_shim(self, folder: TaskFolder, spec: TaskSpec, lock: int) -> int:

@@ -5,13 +5,16 @@ held lock means the task is alive and a free lock means it is over, whoever asks
 The command starts at most once per directory: never after shim.json or exit.json exists.
 SIGTERM stops the command: it gets SIGTERM too, and SIGKILL when its grace is over; SIGUSR1 ends the grace now.
 If this process is killed, the kernel kills the command too; grandchildren are then the agent's to end.
+Where task.json names a contact file, the command is stopped when the machine's contact with the centre has been stale
+for a lease, so that it has ended before the centre may start another in its place, whether or not an agent is left.
 
 The output goes through a pipe of this process rather than straight into the file: only so can the log be cut at a
 byte without losing a line, and a full disk costs log lines, not the task. The price is the last 64 KiB when this
 process is killed.
 
-It knows neither the agent nor the platform: it reads task.json and writes shim.json and exit.json. It imports the
-standard library only, and little of it, because it must start in milliseconds and stay small.
+It knows neither the agent nor the platform: it reads task.json and the contact file and writes shim.json, stop.json
+and exit.json. It imports the standard library only, and little of it, because it must start in milliseconds and stay
+small.
 """
 
 from __future__ import annotations
@@ -32,6 +35,13 @@ COPY_BYTES = 1 << 16
 EXIT_JSON_BYTES = 4096
 REFUSED = 73
 """Exit code of a shim that may not start: the directory is in use, or was used before."""
+
+STOP_AFTER_TTLS = 1.0
+KILL_AFTER_TTLS = 1.5
+LOOK_TTLS = 0.1
+LOOK_S_MAX = 1.0
+"""Without contact the command is asked to stop after one lease time and killed after one and a half; the centre gives
+its place away after two. The contact is looked at this often. docs/decisions/0012 holds the sum."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -140,6 +150,14 @@ def write_exit(descriptor: int, value: dict[str, object]) -> None:
     publish(descriptor, "exit.json")
 
 
+def say_why_stopped(reason: str) -> None:
+    """Leave `reason` in stop.json if nobody left another before; a full disk costs the words, not the stop."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open("stop.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(descriptor, json.dumps({"reason": reason}).encode())
+        os.close(descriptor)
+
+
 class Log:
     """output.log, cut at `bytes_max`; the piece before it is output.log.N, where N is the stream offset it ends at."""
 
@@ -174,6 +192,93 @@ class Log:
         self._descriptor, self._base, self._size = fresh, end, 0
 
 
+# -- contact with the centre ------------------------------------------------------------------------------------
+
+
+def lease_clock_s(is_centre_here: bool) -> float:
+    """Seconds on the clock the centre's patience with this machine is measured against.
+
+    A sleeping machine loses its lease like any other, so sleep counts; but not where the centre sleeps with it.
+    """
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if is_centre_here or clock is None else time.clock_gettime(clock)
+
+
+def is_free(lock: str) -> bool:
+    """Whether nobody holds the lock on the file `lock`; False when that cannot be told."""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def renewed(known_s: float, at_s: float, lease_ttl_s: float) -> float:
+    """The contact to count from when `known_s` was, and `at_s` is heard of now: a lease that has ended stays so.
+
+    A machine that slept finds contact again before its shims have looked; their places may be others' by then.
+    """
+    is_in_time = at_s <= known_s + STOP_AFTER_TTLS * lease_ttl_s
+    return at_s if known_s == float("-inf") or (known_s < at_s and is_in_time) else known_s
+
+
+class Contact:
+    """Since when the centre may have heard nothing of this machine, as the file at `path` says.
+
+    The file holds {"boot_id", "lease_ttl_s", "centre_lock"}; its modification time is the contact, on the lease clock.
+    A centre whose lock is free does not run, and the next one watches for two lease times before it judges: so a free
+    lock is as good as contact. What cannot be read changes nothing.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.at_s = float("-inf")
+        self.lease_ttl_s = 0.0
+        self._path, self._boot_id, self._is_centre_here = path, boot_id(), False
+        self.look()
+
+    def look(self) -> None:
+        """Take in what the file and the lock say now."""
+        try:
+            with open(self._path, "rb") as file:
+                said, at_s = json.load(file), os.fstat(file.fileno()).st_mtime_ns / 1e9
+            if said["boot_id"] == self._boot_id:
+                self._take(at_s, float(said["lease_ttl_s"]), str(said["centre_lock"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+
+    def _take(self, at_s: float, lease_ttl_s: float, centre_lock: str) -> None:
+        if self._is_centre_here != bool(centre_lock):
+            self._is_centre_here, self.at_s = bool(centre_lock), float("-inf")  # it was on another clock
+        self.lease_ttl_s, now_s = lease_ttl_s, lease_clock_s(self._is_centre_here)
+        heard_s = now_s if centre_lock and is_free(centre_lock) else at_s
+        if heard_s <= now_s:
+            self.at_s = renewed(self.at_s, heard_s, lease_ttl_s)
+
+    def left_s(self, ttls: float) -> float:
+        """Seconds until contact has been stale for `ttls` lease times; negative when it was before."""
+        return self.at_s + ttls * self.lease_ttl_s - lease_clock_s(self._is_centre_here)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether what may not outlive contact has to stop."""
+        return self.left_s(STOP_AFTER_TTLS) <= 0
+
+    @property
+    def look_s(self) -> float:
+        """How often to look."""
+        return min(LOOK_S_MAX, LOOK_TTLS * self.lease_ttl_s)
+
+    def __str__(self) -> str:
+        since = f"for {self.lease_ttl_s:g} s" if self.lease_ttl_s else "is noted here"
+        return f"no contact with the centre {since}"
+
+
 # -- the child --------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +301,10 @@ class Child:
     def release(self) -> None:
         """Let the command run."""
         os.write(self._go, b"g")
+        os.close(self._go)
+
+    def withhold(self) -> None:
+        """Never let the command run."""
         os.close(self._go)
 
     def error(self) -> str:
@@ -244,24 +353,36 @@ def _reset_signals() -> None:
 
 
 class Keeper:
-    """Watches one child to its end: copies its output, passes on a stop, reaps, and ends what it left behind."""
+    """Watches one child to its end: copies its output, passes on a stop, reaps, and ends what it left behind.
 
-    def __init__(self, child: Child, output: int, wake: int, log: Log, grace_s: float) -> None:
+    With a `contact` it is also the one who stops the child when contact is stale.
+    """
+
+    def __init__(
+        self, child: Child, output: int, wake: int, log: Log, grace_s: float, contact: Contact | None = None
+    ) -> None:
         self.is_stopped = False
         self.is_forced = False
         self.rss_max_bytes = 0
         self._status: int | None = None
         self._deadline: float | None = None
+        self._look_at = time.monotonic()
         self._child, self._output, self._wake, self._log, self._grace_s = child, output, wake, log, grace_s
+        self._contact = contact
 
     def outcome(self) -> dict[str, object]:
-        """Let the child run; say how it ended once nothing of it is left."""
-        self._child.release()
+        """Let the child run, unless contact is stale already; say how it ended once nothing of it is left."""
+        reason = f"cannot start: {self._contact}" if self._contact is not None and self._contact.is_stale else ""
+        if reason:
+            self._contact = None
+            self._child.withhold()
+        else:
+            self._child.release()
         code = self._watch()
         return {
             "exit_code": code if code >= 0 else None,
             "signal": -code if code < 0 else None,
-            "reason": self._child.error(),
+            "reason": reason or self._child.error(),
             "stopped": self.is_stopped,
             "forced": self.is_forced,
             "rss_max_bytes": self.rss_max_bytes,
@@ -278,6 +399,7 @@ class Keeper:
                 self._on_signals()
             if self._output in ready and not self._copy():
                 poll.unregister(self._output)
+            self._fence_if_due()
             self._force_if_due()
         self._end_descendants()
         os.set_blocking(self._output, False)
@@ -286,7 +408,9 @@ class Keeper:
         return os.waitstatus_to_exitcode(self._status)
 
     def _timeout_ms(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic()) * 1000 + 1
+        moments = [] if self._deadline is None else [self._deadline]
+        moments += [] if self._contact is None else [self._look_at]
+        return max(0.0, min(moments) - time.monotonic()) * 1000 + 1 if moments else None
 
     def _copy(self) -> bool:
         try:
@@ -298,14 +422,30 @@ class Keeper:
 
     def _on_signals(self) -> None:
         numbers = os.read(self._wake, 64)
-        if (signal.SIGTERM in numbers or signal.SIGINT in numbers) and not self.is_stopped:
-            self.is_stopped = True
-            self._deadline = time.monotonic() + self._grace_s
-            self._signal(signal.SIGTERM)
+        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            self._stop(self._grace_s)
         if signal.SIGUSR1 in numbers:
-            self.is_stopped = True
-            self._deadline = time.monotonic()
+            self._stop(0.0)
         self._reap()
+
+    def _stop(self, grace_s: float) -> None:
+        """Ask the command to end if nobody did before; of several graces the one that is over first counts."""
+        deadline = time.monotonic() + grace_s
+        self._deadline = deadline if self._deadline is None else min(deadline, self._deadline)
+        if not self.is_stopped:
+            self.is_stopped = True
+            self._signal(signal.SIGTERM)
+
+    def _fence_if_due(self) -> None:
+        """Stop a command that may not outlive contact; its grace is over when the lease says so, however late it is."""
+        if self._contact is None or time.monotonic() < self._look_at:
+            return
+        self._contact.look()
+        self._look_at = time.monotonic() + self._contact.look_s
+        if self._contact.is_stale:
+            self._stop(min(self._grace_s, max(0.0, self._contact.left_s(KILL_AFTER_TTLS))))
+            say_why_stopped(str(self._contact))
+            self._contact = None
 
     def _force_if_due(self) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline and self._status is None:
@@ -395,12 +535,13 @@ def _start(wake: int) -> Keeper:
     with open("task.json", "rb") as file:
         task = json.load(file)
     log = Log(int(task.get("log_bytes_max", LOG_BYTES_MAX)))
+    contact = Contact(task["contact"]) if task.get("contact") else None
     output, output_end = os.pipe()
     env = {**os.environ, **task["env"], **{k: v for k, v in os.environ.items() if k.startswith("ATOLL_")}}
     child = Child(task["command"], env, output_end)
     os.close(output_end)
     write_durably("shim.json", _identity(child.pid, task))
-    return Keeper(child, output, wake, log, float(task.get("stop_grace_s", 10)))
+    return Keeper(child, output, wake, log, float(task.get("stop_grace_s", 10)), contact)
 
 
 def _identity(child_pid: int, task: dict[str, object]) -> dict[str, object]:
