@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ import xxhash
 from atoll.data.engine.annotate.minhash import shingler, signatures
 from atoll.data.engine.curate.corpus import NOTES, SCHEMA, SIGNATURES, TEXTS, Corpus, write_batch
 from atoll.data.engine.dedup import Near
-from atoll.data.engine.runtimes.stages import Stages, Work
+from atoll.data.engine.runtimes.stages import Call, Stages
 
 NEAR = Near()
 
@@ -50,8 +49,8 @@ def corpus_of(
 class Direct:
     """Items one after the other, written in place: for tests that run many and are never killed."""
 
-    def run(self, calls: Sequence[tuple[Work, Any, Path]]) -> Iterator[Path]:
-        for work, item, place in calls:
+    def run(self, calls: Sequence[Call]) -> Iterator[Path]:
+        for work, item, place, _ in calls:
             place.mkdir()
             work(item, place)
             yield place

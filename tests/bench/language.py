@@ -29,6 +29,7 @@ from privacy import cpu_s, documents, run_rival, size_mb, written
 
 from atoll.data.engine.language.chinese import convert
 from atoll.data.engine.language.identify import identify
+from atoll.data.engine.language.model import load
 
 BANDS: dict[str, Callable[[int], bool]] = {
     "all": lambda size: True,
@@ -40,10 +41,7 @@ BANDS: dict[str, Callable[[int], bool]] = {
 
 def labels() -> set[str]:
     """The languages the model knows."""
-    import fasttext
-
-    model = fasttext.load_model(str(corpora.language_model()))
-    return {tongues.same(label.removeprefix("__label__")) for label in model.predict("x", k=-1)[0]}
+    return {tongues.same(label) for label in load(corpora.language_model()).labels}
 
 
 def accuracy(found: Sequence[str], truth: Sequence[tuple[str, str]], band: Callable[[int], bool]) -> float:
@@ -83,6 +81,8 @@ def main() -> None:
             for name, band in BANDS.items():
                 rival[f"datatrove_accuracy_{name}"] = accuracy(theirs["labels"], truth, band)
             figures["points_lost"] = rival["datatrove_accuracy_all"] - figures["accuracy_all"]
+        held = run_rival(Path(sys.executable), "language_memory.py", written(corpus["en"], Path(folder)))
+        figures |= {name: held[name] for name in ("held_mb",) if name in held}
         for language, several in corpus.items():
             found, ours = identified(several)
             figures[f"mb_per_cpu_s_{language}"] = size_mb(several) / ours

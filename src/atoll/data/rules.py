@@ -24,12 +24,14 @@ from atoll.data.ranges import Range, outcome, range_of
 COUNTS = {
     "characters": "number of Unicode characters",
     "bytes": "size of the text as UTF-8",
-    "words": "number of words; a character of a script without spaces (Han, kana, Thai) counts as one word",
+    "words": "number of words; a character of a script without spaces (Han, kana, Thai) counts as one word, "
+    "Chinese as `chinese_words` says",
     "lines": "number of lines that are not blank",
     "newlines": "number of line feeds",
     "paragraphs": "number of paragraphs, which end at two or more line feeds in a row",
     "stop_words": "number of frequent function words (the, of, and, 的, 是 …)",
-    "pieces": "number of words and punctuation marks, cut as spaCy's English rules do (what datatrove calls words)",
+    "pieces": "number of words and punctuation marks, cut as spaCy's English rules do, or Chinese as `chinese_words` "
+    "says (what datatrove calls words)",
     "plain_words": "number of pieces that are not made of punctuation alone",
     "common_words": "how many of the, be, to, of, and, that, have, with the text holds (case counts)",
     "finished_lines": "lines that end in . ! ? or a quotation mark, not in three dots, and have three words or more",
@@ -87,7 +89,15 @@ _CODE = re.compile(r"[a-z]{2,3}(-han[st])?")
 _PERSONAL = re.compile(r"pii_[a-z_]+")
 _DEFINED = re.compile(r"(quality|words)_[a-z][a-z0-9_]*")
 _CONDITIONS = (ast.Compare, ast.BoolOp)
-_COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
+_SIGNS: dict[type[ast.cmpop], str] = {
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+}
+_COMPARISONS = tuple(_SIGNS)
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 _GRAMMAR = "comparisons (< <= > >= == !=) of columns and numbers, + - * /, joined by and, or, not"
 
@@ -199,14 +209,17 @@ class _Checker:
         is_defined = name in self.extra if self.extra is not None else bool(_DEFINED.fullmatch(name))
         if name in COLUMNS or name == "language_score" or _PERSONAL.fullmatch(name) or is_defined:
             return
+        raise Invalid(f"there is no column {name!r}", field=self.path, hint=self._way_out(name))
+
+    def _way_out(self, name: str) -> str:
+        """What a column that is not there may have been meant to be."""
         known = [*COLUMNS, LANGUAGE, "language_score", *sorted(self.extra or ())]
-        nearest = difflib.get_close_matches(name, known, n=1)
-        guess = f"did you mean {nearest[0]}? " if nearest else ""
-        hint = f"{guess}columns: {', '.join(known)}, pii_KIND"
+        nearest = difflib.get_close_matches(name, known, n=3)
+        guess = f"did you mean {_or(nearest)}? " if nearest else ""
         if _DEFINED.fullmatch(name):
             part = "quality" if name.startswith("quality_") else "words"
-            hint = f"name it under {part} of the recipe, or: {hint}"
-        raise Invalid(f"there is no column {name!r}", field=self.path, hint=hint)
+            return f"{guess}else define {name.removeprefix(f'{part}_')!r} under `{part}` of the recipe"
+        return f"{guess}all columns: atoll data columns"
 
     def _finite(self, value: float) -> None:
         try:
@@ -223,8 +236,9 @@ class _Checker:
         if not names or holds is None:
             return
         ranges = "; ".join(f"{name} runs from {_shown(column_range(name))}" for name in names)
-        part = f"{self._part(left)} … {self._part(right)}"
-        message = f"{part!r} in {self.text!r} holds for {'every document' if holds else 'no document'}"
+        part = f"{self._part(left)} {_SIGNS[type(op)]} {self._part(right)}"
+        where = "" if part == self.text else f" in {self.text!r}"
+        message = f"{part!r}{where} holds for {'every document' if holds else 'no document'}"
         raise Invalid(message, field=self.path, hint=ranges)
 
     def _part(self, node: ast.expr) -> str:
@@ -234,6 +248,10 @@ class _Checker:
         wanted = "a condition is" if not isinstance(node, _CONDITIONS) else "a rule may hold"
         message = f"{self._part(node)!r} is not allowed in the rule {self.text!r}"
         return Invalid(message, field=self.path, hint=f"{wanted} made of {_GRAMMAR}")
+
+
+def _or(names: list[str]) -> str:
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _shown(limits: Range) -> str:

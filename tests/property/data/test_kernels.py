@@ -8,14 +8,19 @@ import sys
 from collections.abc import Iterator
 from types import ModuleType
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.data.engine import kernel
+from atoll.data.engine.annotate import pieces
 from atoll.data.engine.annotate import table as compiled
+from atoll.data.engine.annotate.blocks import block, fill
+from atoll.data.engine.annotate.pieces import cut, known_words
 from atoll.data.engine.annotate.table import Wanted
+from atoll.data.engine.characters import characters
 
 CHARACTERS = st.one_of(
     st.characters(exclude_categories=["Cs"]),
@@ -114,6 +119,26 @@ def test_statistics_are_what_python_counts(text: str) -> None:
     solid = sum(not character.isspace() for character in text)
     assert row["alpha_ratio"] == (letters / solid if solid else 0)
     assert row["plain_words"] <= row["pieces"] <= solid
+
+
+MARKS = st.sampled_from([*".,:;!?-–—…'\"’()[]{}<>=+*^~/$%#&_|\\", "", "."])  # noqa: RUF001
+STEMS = st.lists(
+    st.sampled_from(["a", "Ab", "word", "e.g", "n't", "5", "12", "km", "C", "É", "Dr", "ß", "²", "@", "U.S", "-"]),
+    max_size=3,
+).map("".join)
+RUNS = st.tuples(MARKS, STEMS, MARKS).map("".join).filter(bool)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(RUNS)
+def test_a_run_with_one_mark_at_an_end_is_cut_as_if_it_were_looked_at_closely(run: str) -> None:
+    room, data = block(characters()), np.frombuffer(run.encode(), np.uint8)
+    length, gaps = fill(data, 0, len(data), characters(), room)
+    assert (length, gaps) == (len(run), 0)
+    closely = pieces._cut_closely(room, 0, length, known_words(), 0)
+    expected = room.starts[:closely].tolist(), room.stops[:closely].tolist()
+    held = cut(room, length, gaps, known_words())
+    assert (room.starts[:held].tolist(), room.stops[:held].tolist()) == expected
 
 
 SCRIPT = """

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import itertools
 
+import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from atoll.data.engine.privacy import Actions, Applied, Finder
+from atoll.data.engine.privacy import KINDS, Actions, Applied, Finder, by_text, found_in
 
 PIECES = st.sampled_from(
     [
@@ -47,7 +48,8 @@ def test_spans_are_sorted_and_disjoint(text: str) -> None:
 @given(TEXTS)
 def test_what_lies_outside_the_findings_stays(text: str) -> None:
     spans = FINDER.find(text)
-    acted = Actions("mask")._acted(text, spans)
+    data = text.encode("utf-8", "surrogatepass")
+    acted = Actions("mask")._acted(data, FINDER.find_bytes(data))[0].decode("utf-8", "surrogatepass")
     place = 0
     for span in spans:
         before = text[place : span.start]
@@ -67,6 +69,35 @@ def test_acting_twice_is_acting_once(text: str, action: str) -> None:
     again = actions.apply(once.text)
     assert isinstance(again, Applied)
     assert again.text == once.text
+
+
+@settings(BUDGET, max_examples=60)
+@given(TEXTS, st.sampled_from(["mask", "hash", "pseudonymise"]), st.sets(st.sampled_from(KINDS)))
+@example("13979523499" * 3 + "@qq.com", "mask", set())
+@example("tel 555-123-4567 ext. password: hunter2x@qq.com 6222 0241 0474 5483", "pseudonymise", {"email"})
+def test_a_look_where_it_has_changed_finds_what_a_look_at_all_of_it_finds(
+    text: str, action: str, kept: set[str]
+) -> None:
+    actions = Actions(action, dict.fromkeys(kept, "keep"), b"k")
+    data = text.encode("utf-8", "surrogatepass")
+    filler = b"Nothing to see here. " * 30
+    texts = [filler + data + filler + data, data, filler]
+    expected = [_acted_with_whole_looks(actions, each) for each in texts]
+    assert actions.act(texts, [actions.finder.find_bytes(each) for each in texts]) == expected
+
+
+def _acted_with_whole_looks(actions: Actions, data: bytes) -> bytes:
+    for _ in range(4):
+        spans = [span for span in actions.finder.find_bytes(data) if actions.of(span.kind) != "keep"]
+        data = actions._acted(data, spans)[0]
+    return data
+
+
+@BUDGET
+@given(st.lists(TEXTS.map(lambda text: text.encode("utf-8", "replace").decode()), max_size=6))
+def test_findings_of_a_batch_are_those_of_its_texts(texts: list[str]) -> None:
+    found = by_text(found_in(pa.array(["before", *texts], pa.string()).slice(1), FINDER))
+    assert found == {row: spans for row, text in enumerate(texts) if (spans := FINDER.find_bytes(text.encode()))}
 
 
 def test_chains_of_overlapping_candidates_cost_no_more_than_their_length() -> None:

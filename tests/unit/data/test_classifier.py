@@ -16,11 +16,12 @@ from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid
 from atoll.data.engine.quality import classifier, perplexity
 from atoll.data.engine.quality.classifier import Classifier, Settings, load, train
+from atoll.data.engine.quality.examples import Label
 from atoll.data.engine.quality.measures import auc, calibrate, measure
 from atoll.data.engine.quality.model_file import MAGIC, ModelFile, decode
 from atoll.data.engine.quality.train import TEXT_BYTES_MAX, train_from_datasets, train_from_files
 from atoll.data.engine.versions.output import SplitWriter
-from atoll.data.manifest import Manifest, write_manifest
+from atoll.data.manifest import Manifest, Shard, Split, write_manifest
 from atoll.data.quality import QUALITY_MODEL
 
 WORDS = ["the", "office", "opens", "at", "nine", "and", "closes", "at", "noon", "bring", "a", "form", "with", "your"]
@@ -222,6 +223,61 @@ def test_a_file_that_holds_no_texts_is_refused(name: str, data: str, tmp_path: P
         train_from_files([tmp_path / name], [], tmp_path / "m.aqm", WANTED)
 
 
+def labelled(path: Path) -> Path:
+    """Lines with labels: good, poor and none."""
+    kinds = [("good", good), ("poor", other), (None, good)]
+    rows = [{"text": make(n), "label_edu": label} for n in range(60) for label, make in kinds]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_label_tells_the_kinds_of_one_file_apart(tmp_path: Path) -> None:
+    lines = labelled(tmp_path / "edu.jsonl")
+    found = train_from_files([lines], [], tmp_path / "m.aqm", WANTED, Label("label_edu", ("good", "fine")))
+    assert (found["figures"]["texts"], found["figures"]["good"]) == (120, 60)
+    for column, labels, said in (
+        ("label_edu", ("gut",), r"no example has the label gut in 'label_edu' .*good \(60\), poor \(60\)"),
+        ("edu", ("good",), "none has any label there"),
+    ):
+        with pytest.raises(Invalid, match=said):
+            train_from_files([lines], [], tmp_path / "x.aqm", WANTED, Label(column, labels))
+    with pytest.raises(Invalid, match="good texts alone"):
+        wanted = {**WANTED, "method": "perplexity"}
+        train_from_files([lines], [], tmp_path / "x.aqm", wanted, Label("label_edu", ("good",)))
+    assert not (tmp_path / "x.aqm").exists()
+
+
+def test_an_exported_dataset_is_read_by_its_splits_and_never_by_its_tables(tmp_path: Path) -> None:
+    columns = {"text": "string", "label_edu": "string"}
+    split = pa.table({"text": [good(n) for n in range(40)] + [other(n) for n in range(40)]})
+    split = split.append_column("label_edu", pa.array(["good"] * 40 + ["poor"] * 40))
+    for name in ("labels", "rejected"):
+        (tmp_path / "edu" / name).mkdir(parents=True)
+        pq.write_table(split, tmp_path / "edu" / name / "00000.parquet")
+    (tmp_path / "edu" / ".work").mkdir()
+    (tmp_path / "edu" / ".work" / "state.npy").write_bytes(b"state")
+    shards = {name: Split((Shard("sha256:" + "0" * 64, 80, 1),), 80) for name in ("labels", "rejected")}
+    tables, schema = {"rejected": shards.pop("rejected")}, {"labels": columns, "rejected": columns}
+    manifest = Manifest(shards, {}, [], {}, "MIT", [], schema=schema, tables=tables)
+    (tmp_path / "edu" / "manifest.json").write_bytes(manifest.encode())
+    label = Label("label_edu", ("good",))
+    found = train_from_files([tmp_path / "edu"], [], tmp_path / "m.aqm", WANTED, label)
+    assert (found["figures"]["texts"], found["figures"]["good"]) == (80, 40)
+    with pytest.raises(Invalid, match=r"no split of the dataset .*edu has the columns body.*labels: text, label_edu"):
+        train_from_files([tmp_path / "edu"], [], tmp_path / "m.aqm", {**WANTED, "text_column": "body"})
+
+
+def test_what_is_not_there_is_told_before_anything_is_learnt(tmp_path: Path) -> None:
+    lines = labelled(tmp_path / "edu.jsonl")
+    with pytest.raises(Invalid, match=r"there is nothing at .*nowhere"):
+        train_from_files([tmp_path / "nowhere"], [lines], tmp_path / "m.aqm", WANTED)
+    with pytest.raises(Invalid, match="there is no folder for"):
+        train_from_files([lines], [lines], tmp_path / "no" / "m.aqm", WANTED)
+    pq.write_table(pa.table({"body": ["x"]}), tmp_path / "x.parquet")
+    with pytest.raises(Invalid, match="has no column 'text'"):
+        train_from_files([tmp_path / "x.parquet"], [lines], tmp_path / "m.aqm", WANTED)
+
+
 def stored(store: BlobStore, folder: Path) -> str:
     """A dataset with labels: good, poor and none."""
     columns = {"text": "string", "label_tone": "string"}
@@ -234,7 +290,8 @@ def stored(store: BlobStore, folder: Path) -> str:
     return write_manifest(store, Manifest({"labels": split}, {}, [], {}, "MIT", [], schema={"labels": columns}))
 
 
-def test_training_from_labels_leaves_out_what_nobody_labelled(tmp_path: Path) -> None:
+def test_training_from_labels_leaves_out_what_nobody_labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATOLL_TASK_DIR", str(tmp_path))
     store = BlobStore((tmp_path / "blobs").as_uri())
     source = {"dataset": "d", "split": "labels", "column": "label_tone", "good": ["good"]}
     manifest = stored(store, tmp_path)
@@ -242,11 +299,14 @@ def test_training_from_labels_leaves_out_what_nobody_labelled(tmp_path: Path) ->
     found = train_from_datasets(wanted, store)
     assert (found["figures"]["texts"], found["figures"]["good"]) == (120, 60)
     assert store.size_bytes(found["model"]) == found["size_bytes"]
+    with pytest.raises(Invalid, match=r"no example has the label great .*good \(60\), poor \(60\)"):
+        train_from_datasets({**wanted, "labels": [{**source, "good": ["great"], "manifest": manifest}]}, store)
     with pytest.raises(Invalid, match="no column 'nothing'"):
         train_from_datasets({**wanted, "text_column": "nothing"}, store)
 
 
-def test_texts_beyond_the_bound_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_texts_beyond_the_bound_are_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATOLL_TASK_DIR", str(tmp_path))
     store = BlobStore((tmp_path / "blobs").as_uri())
     example = {"dataset": "d", "split": "labels", "manifest": stored(store, tmp_path)}
     wanted = {**WANTED, "labels": [], "good": [example, example], "other": [], "text_bytes_max": 16_000, "bits": 12}

@@ -10,7 +10,7 @@ import pytest
 from atoll.core.blobs import digest_of
 from atoll.core.clock import VirtualClock
 from atoll.core.errors import Forbidden, Invalid, NotFound
-from atoll.core.resources import Resource
+from atoll.core.resources import KINDS, Resource
 from atoll.core.store import MarkDeleting, SetSpec, Store
 from atoll.data.resources import DATASET, DATASET_VERSION
 from atoll.data.retention import DAY_S
@@ -19,6 +19,7 @@ from atoll.server import kinds
 from small_datasets import Shelf, document
 
 assert kinds.DOMAINS
+DATASET_KIND = KINDS.named("Dataset")
 
 
 @pytest.fixture
@@ -167,3 +168,37 @@ def test_without_rules_everything_is_kept(shelf: Shelf) -> None:
     three(shelf)
     shelf.settle(1000 * DAY_S)
     assert [shelf.has(f"docs.v{n}") for n in (1, 2, 3)] == [True, True, True]
+
+
+def test_a_deleted_dataset_takes_its_versions_along_and_no_others(shelf: Shelf) -> None:
+    three(shelf)
+    shelf.add("other", document("z", "zebra"))
+    shelf.scope.write([MarkDeleting(shelf.get("docs"))])
+    shelf.settle(3)
+    assert shelf.scope.find("Dataset", "docs", "p") is None
+    assert [v.name for v in shelf.scope.find_all("DatasetVersion")] == ["other.v1"]
+    assert shelf.add("docs", document("a", "anew")).name == "docs.v1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "why"),
+    [
+        ("TrainingRun", {"dataset_version": "docs.v2"}, "docs.v2 was learned from by training run 'r'"),
+        ("ModelVersion", {"origin": {"dataset": "docs.v1"}}, "docs.v1 was learned from by model 'r'"),
+        ("TrainingRun", {"dataset_version": "other.v1"}, ""),
+    ],
+)
+def test_a_dataset_says_what_holds_it(shelf: Shelf, kind: str, status: dict[str, Any], why: str) -> None:
+    three(shelf)
+    specs = {"TrainingRun": {"base": "m", "dataset": "x", "output": "m"}}
+    shelf.create(kind, "r", specs.get(kind, {"model": "m", "training_run": "r", "base": "b"}), **status)
+    assert DATASET_KIND.held(shelf.scope, shelf.get("docs")) == why
+
+
+def test_a_tag_or_a_reader_holds_a_dataset(shelf: Shelf) -> None:
+    _, second, third = three(shelf)
+    change(shelf, tags={"stable": third.name})
+    role = {"command": ["x"], "input": {"sources": [{"reference": second.spec["manifest"]}]}}
+    shelf.create("Workload", "w", {"roles": [role]}, phase="running")
+    why = "docs.v2 is being read by workload 'w'; docs.v3 is tagged 'stable'"
+    assert DATASET_KIND.held(shelf.scope, shelf.get("docs")) == why

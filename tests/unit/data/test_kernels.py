@@ -86,12 +86,12 @@ def test_only_kernels_call_inner_kernels() -> None:
     inners = {
         name
         for tree in found.values()
-        for name in _decorated(tree, {"inner"})
+        for name in _decorated(tree, {"inner", "inlined"})
         if name not in {other for more in found.values() for other in _decorated(more, {"kernel", "bare"})}
     }
     assert len(inners) > 100
     for path, tree in found.items():
-        own = inners & (_decorated(tree, {"inner"}) | _imported(tree))
+        own = inners & (_decorated(tree, {"inner", "inlined"}) | _imported(tree))
         called = {
             node.func.id
             for function in _others(tree)
@@ -115,4 +115,4 @@ def _imported(tree: ast.Module) -> set[str]:
 
 
 def _others(tree: ast.Module) -> list[ast.stmt]:
-    return [node for node in tree.body if not _decorators(node) & {"kernel", "bare", "inner"}]
+    return [node for node in tree.body if not _decorators(node) & {"kernel", "bare", "inner", "inlined"}]

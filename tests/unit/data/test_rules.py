@@ -66,11 +66,13 @@ def test_what_is_not_an_expression_is_refused(text: str) -> None:
         parse_expression(text)
 
 
-def test_an_unknown_column_names_the_nearest_and_all() -> None:
+def test_an_unknown_column_names_the_nearest_and_where_all_are_told() -> None:
     with pytest.raises(Invalid) as caught:
         parse_expression("charakters < 200")
     assert "did you mean characters?" in caught.value.hint
-    assert "cjk_share" in caught.value.hint
+    assert "all columns: atoll data columns" in caught.value.hint
+    with pytest.raises(Invalid, match=r"did you mean duplicate_\d_gram_ratio, .* or duplicate_\d_gram_ratio"):
+        parse_expression("duplicate_4_gram_ratio < 0.2")
 
 
 def test_columns_a_recipe_defines_are_known_by_name() -> None:
@@ -79,7 +81,7 @@ def test_columns_a_recipe_defines_are_known_by_name() -> None:
     with pytest.raises(Invalid) as caught:
         parse_expression("quality_prosa < 0.3", extra=extra)
     assert "did you mean quality_prose?" in caught.value.hint
-    assert "name it under quality of the recipe" in caught.value.hint
+    assert "define 'prosa' under `quality` of the recipe" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,14 @@ from atoll.data.engine.characters import characters
 from atoll.data.engine.hashing import hash_words
 from atoll.data.engine.scan import (
     BLOCK_TOKENS,
+    BUCKET_SLOTS,
+    BUCKETS,
+    CHUNK_CHARACTERS,
     STOP_WORDS,
     decode,
+    eight,
     find,
+    lookup,
     scan_block,
     stop_words,
     tokens_room,
@@ -40,6 +45,32 @@ def test_words_are_lower_cased_runs_and_han_characters_stand_alone() -> None:
 def test_blocks_cut_no_word(text: str) -> None:
     words = text.replace("中", " 中 ").replace("文", " 文 ").split()
     assert _tokens(text)[0] == hash_words(words).tolist()
+
+
+@pytest.mark.parametrize("gap", ["", " ", "中", "é"])
+@pytest.mark.parametrize("length", [*range(1, 20), *range(CHUNK_CHARACTERS - 9, CHUNK_CHARACTERS + 10)])
+def test_where_a_chunk_ends_changes_no_token(length: int, gap: str) -> None:
+    text = f"{'w' * length}{gap}Ab,{gap}c"
+    words = text.lower().replace(",", " ").replace("中", " 中 ").split()
+    assert _tokens(text)[0] == hash_words(words).tolist()
+
+
+def test_eight_bytes_are_one_word_the_first_lowest() -> None:
+    data = np.arange(200, 220, dtype=np.uint8)
+    assert [int(eight(data, place)) for place in range(12)] == [
+        int.from_bytes(bytes(data[place : place + 8]), "little") for place in range(12)
+    ]
+
+
+def test_a_word_is_found_in_whichever_slot_of_its_bucket_it_lies() -> None:
+    words = [f"w{number}" for number in range(5000)]
+    full = [word for word, key in zip(words, hash_words(words).tolist(), strict=True) if key % BUCKETS == 5]
+    known, others = full[: BUCKET_SLOTS - 1], full[BUCKET_SLOTS - 1 :]
+    table = lookup({number: [word] for number, word in enumerate(known, 1)})
+    assert [find(key, table) for key in hash_words(known)] == list(range(1, BUCKET_SLOTS))
+    assert not any(find(key, table) for key in hash_words(others))
+    with pytest.raises(AssertionError, match="too many words"):
+        lookup({1: full[:BUCKET_SLOTS]})
 
 
 @pytest.mark.parametrize("character", ["a", "é", "中", "\U0001f600", "\U0010ffff", "\0"])

@@ -1,10 +1,11 @@
+import os
 from pathlib import Path
 
 import pytest
 
 import stage_work
 from atoll.core.errors import Invalid
-from atoll.data.engine.runtimes.stages import Inline, OperatorFailed, Stages, once, perform
+from atoll.data.engine.runtimes.stages import Inline, OperatorFailed, Stages, perform
 
 
 @pytest.fixture
@@ -58,10 +59,46 @@ def test_two_that_do_one_item_leave_one_output(tmp_path: Path) -> None:
     assert [path.name for path in place.parent.iterdir()] == ["000000"]
 
 
-def test_once_makes_a_place_only_when_it_is_not_there(tmp_path: Path) -> None:
-    for item in ("first", "second"):
-        once(tmp_path / "place", stage_work.copy, item)
-    assert (tmp_path / "place" / "item.txt").read_text() == "first"
+def test_once_makes_a_place_only_when_it_is_not_there(stages: Stages) -> None:
+    places = [stages.once("place", stage_work.copy, item) for item in ("first", "second")]
+    assert places[0] == places[1] and (places[0] / "item.txt").read_text() == "first"
+
+
+def test_what_outlasts_a_power_failure_is_on_disk_before_its_name_is(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    place = stages.folder / "copy" / "000000"
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, place.exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    stages.map("copy", stage_work.copy, ["a"])
+    *before, folder, parent = synced
+    assert before == [("item.txt", False)] and folder[0].startswith(".000000-") and not folder[1]
+    assert parent == ("copy", True)
+    synced.clear()
+    assert _texts(stages.until_restart("quick").map("copy", stage_work.copy, ["a"])) == ["a"] and not synced
+
+
+def test_what_is_kept_until_a_restart_is_not_looked_at_after_it(
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tmp_path / "boot_id"
+    monkeypatch.setattr("atoll.data.engine.runtimes.stages.BOOT", start)
+    folders = []
+    for name in ("one", "two", "one"):
+        start.write_text(f"{name}\n")
+        folders.append(stages.until_restart("quick").folder)
+    assert folders[0] == folders[2] != folders[1]
+    start.unlink()
+    assert stages.until_restart("quick").folder.name == "quick" and stages.until_restart("quick").is_durable
+    elsewhere = Inline()
+    elsewhere.is_local = False
+    assert Stages(tmp_path, elsewhere).until_restart("quick").is_durable
 
 
 def test_progress_counts_what_was_there_already(tmp_path: Path) -> None:

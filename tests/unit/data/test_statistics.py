@@ -123,3 +123,17 @@ def test_a_text_of_many_blocks_is_counted_whole() -> None:
     assert row["pieces"] == 500 * one["pieces"]
     assert row["duplicate_line_ratio"] == pytest.approx(499 / 500)
     assert row["finished_sentences"] == 500
+
+
+def test_lines_of_other_lengths_are_never_equal() -> None:
+    lines = [" \0", "#", "a", "a\0", "a\0\0", *("b" * length for length in range(1, 40))]
+    row = annotate(pa.array(["\n".join(lines)]), Wanted()).notes.to_pylist()[0]
+    assert row["duplicate_line_ratio"] == 0
+    assert annotate(pa.array(["\n".join(lines * 2)]), Wanted()).notes["duplicate_line_ratio"][0].as_py() == 0.5
+
+
+@pytest.mark.parametrize("before", range(12))
+@pytest.mark.parametrize("dots", range(12))
+def test_three_dots_are_counted_wherever_they_stand(before: int, dots: int) -> None:
+    row = annotate(pa.array([f"{'x' * before}{'.' * dots}y z"]), Wanted()).notes.to_pylist()[0]
+    assert row["ellipsis_ratio"] * row["pieces"] == pytest.approx(dots // 3)

@@ -15,6 +15,7 @@ from atoll.core.resources import Resource
 from atoll.core.store import Create, SetSpec, SetStatus, Store
 from atoll.data.resources import DATASET, DATASET_VERSION
 from atoll.data.synthesis import KEY_KEPT_S, PASSED_ON, SYNTHESIS_RUN, SynthesisRunController
+from atoll.governance.resources import API_KEY
 from atoll.governance.secrets import Secrets
 from atoll.server import kinds
 
@@ -47,8 +48,11 @@ class Office:
             [Create("Dataset", "red", dataset, DATASET.parse_spec({}), {"phase": "ready", "latest": name})]
         )
 
-    def begin(self, **fields: Any) -> Resource:
-        spec = SYNTHESIS_RUN.parse_spec({"dataset": "book-qa", "source": "book", "model": "m", **fields})
+    def begin(self, models: list[str] | None = None, **fields: Any) -> Resource:
+        asker = API_KEY.parse_spec({"sha256": "0" * 64, "models": models, "limits": {"parallel": 2}})
+        self.scope.write([Create("ApiKey", "red", "key-1", asker)])
+        wanted = {"dataset": "book-qa", "source": "book", "model": "m", "creator": "red/key-1"}
+        spec = SYNTHESIS_RUN.parse_spec(wanted | fields)
         self.scope.write([Create("SynthesisRun", "red", "s1", spec, {"phase": "pending"})])
         return self.run()
 
@@ -89,6 +93,7 @@ def test_a_run_waits_for_its_documents_and_asks_with_a_key_of_its_own(office: Of
     assert key is not None and secret is not None
     assert (key.owner, key.spec["models"], key.spec["priority"]) == (run.uid, ["m", "j"], "batch")
     assert key.spec["expires_at"] == pytest.approx(office.clock.now() + KEY_KEPT_S)
+    assert (key.spec["charged_to"], key.spec["limits"]["parallel"]) == ("red/key-1", 2)
     (role,) = office.workload().spec["roles"]
     assert role["secrets"] == {"ATOLL_SYNTHESIS_KEY": "key-synthesisrun-s1/KEY"}
     told = role["input"]
@@ -139,3 +144,11 @@ def test_a_changed_run_works_anew_with_a_key_that_is_valid_again(office: Office)
 def test_a_dataset_nobody_has_is_refused(office: Office) -> None:
     run = office.begin(source="nothing")
     assert (run.phase, "no dataset 'nothing'" in run.status["reason"]) == ("failed", True)
+
+
+@pytest.mark.parametrize("fields", [{"model": "other"}, {"judge": "other"}, {"creator": ""}, {"creator": "red/key-9"}])
+def test_a_run_reaches_no_model_that_its_asker_may_not_call(office: Office, fields: dict[str, str]) -> None:
+    office.version("book.v1")
+    run = office.begin(models=["m"], **fields)
+    assert run.phase == "failed" and ("key" in run.status["reason"]), run.status
+    assert office.find("ApiKey") is None and office.scope.find_all("Workload") == []

@@ -50,9 +50,21 @@ def inner(function: Function) -> Function:
     That door, made and optimised for every one of them, is a quarter of the time it takes to compile them all. Called
     from Python it runs as Python, slowly.
     """
+    return _inner(function)
+
+
+def inlined(function: Function) -> Function:
+    """An inner kernel whose code is put wherever it is called.
+
+    For what is called for every word: handing a dozen arrays over costs more than the work.
+    """
+    return _inner(function, forceinline=True)
+
+
+def _inner(function: Function, **options: bool) -> Function:
     if numba is None:
         return _plain(function)
-    options = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    options |= {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     compiled: Function = _within(numba.njit(function, nogil=True, **options), _plain(function))
     return compiled
 

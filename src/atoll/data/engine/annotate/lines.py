@@ -12,11 +12,12 @@ import numpy as np
 
 from atoll.data.engine import characters
 from atoll.data.engine.annotate import phrases
-from atoll.data.engine.annotate.blocks import Block
+from atoll.data.engine.annotate.blocks import PUNCTUATIONS, Block, raw_hash, tallied, tally
 from atoll.data.engine.annotate.phrases import Phrases, find_phrases
-from atoll.data.engine.arrays import I64, U8, U32, U64
+from atoll.data.engine.arrays import I64, U8, U64
 from atoll.data.engine.hashing import FACTOR, mix_one
-from atoll.data.engine.kernel import bare, inner
+from atoll.data.engine.kernel import bare, inlined, inner
+from atoll.data.engine.scan import at, eight
 
 SHORT_LINE_CHARACTERS = 30
 FINISHED_WORDS_MIN = 3
@@ -36,20 +37,21 @@ _PLACES = range(len(LINE_COUNTERS))
 (_FINISHED, _FINISHED_SENTENCES, _LOREM_IPSUM, _CURLY, _JAVASCRIPT, _POLICY) = _PLACES[14:]
 
 STATE = 12
-"""Numbers a text is read with: of the line its characters, words, characters of the word that is open and of the
-longest, first and last byte that is not white space, kind of its last character, opening curly brackets, sentences, and
-whether the last of them has ended; characters of the paragraph; how many hashes are remembered.
+"""Numbers a text is read with: of the line the byte it begins at, its characters, words, characters of the word that is
+open and of the longest, first and last byte that is not white space, kind of its last character, sentences, and whether
+the last of them has ended; characters of the paragraph; how many hashes are remembered.
 """
-(_SIZE, _WORDS, _WORD, _LONGEST, _FIRST, _LAST, _KIND, _CURLIES, _SENTENCES, _IS_ENDED, _PARAGRAPH, _HELD) = range(
-    STATE
-)
-HASHES = 4
-"""Hashes: of the line without white space and the factor of its next character; of the line; of the paragraph."""
-_SOLID, _POWER, _EXACT, _OF_PARAGRAPH = range(HASHES)
+(_BEGIN, _SIZE, _WORDS, _WORD, _LONGEST, _FIRST, _LAST, _KIND, _SENTENCES, _IS_ENDED, _PARAGRAPH, _HELD) = range(STATE)
+HASHES = 3
+"""Hashes: of the line without white space and the factor of its next character; of the paragraph."""
+_SOLID, _POWER, _OF_PARAGRAPH = range(HASHES)
 
-_SPACE, _ENDING, _PUNCTUATION = characters.SPACE, characters.ENDING, characters.PUNCTUATION
+_ENDING = characters.ENDING
 _FACTOR, _ZERO, _ONE, _PARAGRAPH_SEED = np.uint64(FACTOR), np.uint64(0), np.uint64(1), np.uint64(0x5851F42D4C957F2D)
-_NEWLINE, _DOT, _CLOSE, _OPEN, _CURLY_OPEN, _HYPHEN = (ord(mark) for mark in "\n.][{-")
+_NEWLINE, _DOT, _CLOSE, _OPEN, _HYPHEN = (ord(mark) for mark in "\n.][-")
+_MAY_HAVE_DOTS, _HAS_CURLY = 1, 2
+_LOW_BITS, _HIGH_BITS, _DOTS, _CURLIES = (np.uint64(0x0101010101010101 * byte) for byte in (1, 0x80, 0x2E, 0x7B))
+_BYTE, _HALF = np.uint64(8), np.uint64(32)
 
 
 class Lines(NamedTuple):
@@ -96,42 +98,40 @@ def most_newlines(data: U8, starts: I64) -> tuple[int, int]:
 
 
 @inner
-def begin(room: Lines, seen: U64) -> None:
-    """Forget the text before; `seen` is as much of room.seen as the next one needs."""
+def begin(room: Lines, seen: U64, place: int) -> None:
+    """Forget the text before; the next begins at byte `place`, `seen` is as much of room.seen as it needs."""
     seen[:] = _ZERO
     room.state[:] = 0
     room.hashes[_OF_PARAGRAPH] = _ZERO
-    _begin_line(room.state, room.hashes)
+    _begin_line(room.state, room.hashes, place)
 
 
-@inner
-def _begin_line(state: I64, hashes: U64) -> None:
+@inlined
+def _begin_line(state: I64, hashes: U64, place: int) -> None:
     state[:_PARAGRAPH] = 0
-    state[_FIRST] = -1
-    hashes[_SOLID], hashes[_POWER], hashes[_EXACT] = _ZERO, _ONE, _ZERO
+    state[_BEGIN], state[_FIRST] = place, -1
+    hashes[_SOLID], hashes[_POWER] = _ZERO, _ONE
 
 
 @inner
 def read_lines(
-    data: U8, block: Block, length: int, pieces: int, room: Lines, seen: U64, counts: I64, lines: U64
+    data: U8, block: Block, length: int, gaps: int, pieces: int, room: Lines, seen: U64, counts: I64, lines: U64
 ) -> None:
-    """Read the next `length` characters of a text, which are cut into so many `pieces`.
+    """Read the next `length` characters of a text, which have so many `gaps` and are cut into so many `pieces`.
 
     Hashes of lines that end here go to `lines` where that has room.
     """
-    points, kinds, places, bounds = block.points, block.kinds, block.places, block.bounds
     state, hashes, words = room.state, room.hashes, room.phrases
     first, piece = 0, 0
-    for place in range(length):
-        if points[place] == _NEWLINE:
-            _add(points, kinds, places, first, place, state, hashes)
-            piece = _add_sentences(kinds, bounds, piece, pieces, place, state)
-            close_line(data, places[place], words, state, hashes, seen, counts, lines)
+    for gap in range(gaps):
+        place = at(block.gaps, gap)
+        if block.points[place] == _NEWLINE:
+            piece = _add(block, first, place, piece, pieces, state, hashes, len(lines) > 0)
+            close_line(data, at(block.places, place), words, state, hashes, seen, counts, lines)
             counts[_NEWLINES] += 1
             first = place + 1
     counts[_CHARACTERS] += length
-    _add(points, kinds, places, first, length, state, hashes)
-    _add_sentences(kinds, bounds, piece, pieces, length, state)
+    _add(block, first, length, piece, pieces, state, hashes, len(lines) > 0)
 
 
 @inner
@@ -143,60 +143,59 @@ def end(data: U8, stop: int, room: Lines, seen: U64, counts: I64, lines: U64) ->
     _close_paragraph(state, hashes, seen, counts)
 
 
-@inner
-def _add(points: U32, kinds: U32, places: I64, first: int, last: int, state: I64, hashes: U64) -> None:
-    """Add characters `first` to `last` of the block to the line."""
-    solid, power, exact = hashes[_SOLID], hashes[_POWER], hashes[_EXACT]
-    words, word, longest = state[_WORDS], state[_WORD], state[_LONGEST]
-    begin, end, curlies = state[_FIRST], state[_LAST], state[_CURLIES]
-    for i in range(first, last):
-        value = np.uint64(points[i]) + _ONE
-        exact = exact * _FACTOR + value
-        if kinds[i] & _SPACE:
-            longest, words, word = max(longest, word), words + (word > 0), 0
-            continue
-        solid += value * power
-        power *= _FACTOR
-        word += 1
-        begin = places[i] if begin < 0 else begin
-        end = places[i + 1]
-        curlies += points[i] == _CURLY_OPEN
-    hashes[_SOLID], hashes[_POWER], hashes[_EXACT] = solid, power, exact
-    state[_WORDS], state[_WORD], state[_LONGEST] = words, word, longest
-    state[_FIRST], state[_LAST], state[_CURLIES] = begin, end, curlies
+@inlined
+def _add(block: Block, first: int, last: int, piece: int, pieces: int, state: I64, hashes: U64, with_hash: bool) -> int:
+    """Add characters `first` to `last` of the block to the line, from `piece` on; the piece that comes next."""
+    if first == last:
+        return piece
     state[_SIZE] += last - first
-    if last > first:
-        state[_KIND] = kinds[last - 1]
+    state[_KIND] = block.kinds[last - 1]
+    until = _add_pieces(block, first, last, piece, pieces, state)
+    if until > piece:
+        state[_FIRST] = block.places[block.starts[piece]] if state[_FIRST] < 0 else state[_FIRST]
+        state[_LAST] = block.places[block.stops[until - 1]]
+        if with_hash:
+            _add_hashes(block, piece, until, hashes)
+    return until
 
 
-@inner
-def _add_sentences(kinds: U32, bounds: I64, piece: int, pieces: int, last: int, state: I64) -> int:
-    """Count the sentences of the line's pieces before character `last`; the piece that comes next.
+@inlined
+def _add_pieces(block: Block, first: int, last: int, piece: int, pieces: int, state: I64) -> int:
+    """Count the words and sentences of the pieces before character `last`; the piece that comes next.
 
     A sentence begins with the line, and with the first piece after an ending mark that is no punctuation.
     """
+    starts, stops, kinds, end = block.starts, block.stops, block.kinds, first
+    words, word, longest = state[_WORDS], state[_WORD], state[_LONGEST]
     sentences, is_ended = state[_SENTENCES], state[_IS_ENDED]
-    while piece < pieces and bounds[0, piece] < last:
-        start, stop = bounds[0, piece], bounds[1, piece]
+    while piece < pieces and starts[piece] < last:
+        start, stop = at(starts, piece), at(stops, piece)
+        word = word if start == end else 0
+        words += word == 0
+        word += stop - start
+        longest, end = max(longest, word), stop
         sentences = max(1, sentences)
-        if stop - start == 1 and kinds[start] & _ENDING:
-            is_ended = 1
-        elif is_ended and not _is_punctuation(kinds, start, stop):
-            sentences, is_ended = sentences + 1, 0
+        ends = np.int64((stop - start == 1) & ((kinds[start] & _ENDING) > 0))
+        begins = is_ended & np.int64(tallied(tally(block, start, stop), PUNCTUATIONS) < stop - start) & 1 - ends
+        sentences, is_ended = sentences + begins, is_ended - begins | ends
         piece += 1
+    state[_WORDS], state[_WORD], state[_LONGEST] = words, word if end == last else 0, longest
     state[_SENTENCES], state[_IS_ENDED] = sentences, is_ended
     return piece
 
 
-@inner
-def _is_punctuation(kinds: U32, start: int, stop: int) -> bool:
-    union = _PUNCTUATION
-    for i in range(start, stop):
-        union &= kinds[i]
-    return union > 0
+@inlined
+def _add_hashes(block: Block, piece: int, until: int, hashes: U64) -> None:
+    """Add the pieces to the hash of the line without white space."""
+    solid, power = hashes[_SOLID], hashes[_POWER]
+    for i in range(piece, until):
+        start, stop = at(block.starts, i), at(block.stops, i)
+        solid += raw_hash(block, start, stop) * power
+        power *= block.powers[stop - start]
+    hashes[_SOLID], hashes[_POWER] = solid, power
 
 
-@inner
+@inlined
 def close_line(data: U8, end: int, words: Phrases, state: I64, hashes: U64, seen: U64, counts: I64, lines: U64) -> None:
     """Count the line that was read and ends before byte `end`, and begin the next."""
     size = state[_SIZE]
@@ -204,35 +203,68 @@ def close_line(data: U8, end: int, words: Phrases, state: I64, hashes: U64, seen
     if size == 0:
         _close_paragraph(state, hashes, seen, counts)
     else:
-        _extend_paragraph(state, hashes, size)
-    if state[_LAST] > 0:
-        if len(lines) > 0:
-            lines[counts[LINES]] = mix_one(hashes[_SOLID])
-        _count_line(data, end, state, counts)
-        if _is_repeated(state, seen, mix_one(hashes[_EXACT])):
-            counts[_DUPLICATE] += 1
-            counts[_DUPLICATE_CHARACTERS] += size
-        _judge(data, words, state, counts)
-    _begin_line(state, hashes)
+        exact, marks = _survey(data, state[_BEGIN], end)
+        _extend_paragraph(state, hashes, size, exact)
+        if state[_LAST] > 0:
+            if len(lines) > 0:
+                lines[counts[LINES]] = mix_one(hashes[_SOLID])
+            _count_line(data, marks, state, counts)
+            if _is_repeated(state, seen, exact):
+                counts[_DUPLICATE] += 1
+                counts[_DUPLICATE_CHARACTERS] += size
+            _judge(data, words, marks, state, counts)
+    _begin_line(state, hashes, end + 1)
 
 
-@inner
-def _count_line(data: U8, end: int, state: I64, counts: I64) -> None:
+@inlined
+def _survey(data: U8, start: int, stop: int) -> tuple[np.uint64, int]:
+    """A hash of these bytes, eight at a time; and a bit for dots that may be three in a row, one for curly brackets."""
+    value, dots, curlies = np.uint64(stop - start) * _FACTOR, _ZERO, _ZERO
+    place = start
+    while place < stop:
+        word = eight(data, place) if place + 8 <= stop else _rest(data, place, stop)
+        value = (value ^ word) * _FACTOR
+        value ^= value >> _HALF
+        unlike = word ^ _DOTS
+        dots |= _zeros(unlike | unlike >> _BYTE)
+        curlies |= _zeros(word ^ _CURLIES)
+        place += 8
+    return mix_one(value), (_MAY_HAVE_DOTS if dots else 0) | (_HAS_CURLY if curlies else 0)
+
+
+@inlined
+def _rest(data: U8, place: int, stop: int) -> np.uint64:
+    """Up to seven bytes as one word."""
+    word = _ZERO
+    for i in range(stop - place):
+        word |= np.uint64(data[place + i]) << np.uint64(8 * i)
+    return word
+
+
+@inlined
+def _zeros(word: np.uint64) -> np.uint64:
+    """Above 0 where a byte of the word is 0 (Warren, Hacker's Delight, 6-1)."""
+    return np.uint64((word - _LOW_BITS) & ~word & _HIGH_BITS)
+
+
+@inlined
+def _count_line(data: U8, marks: int, state: I64, counts: I64) -> None:
     counts[LINES] += 1
     counts[_SHORT] += state[_SIZE] <= SHORT_LINE_CHARACTERS
     counts[_ENDED] += (state[_KIND] & _ENDING) > 0
     counts[_BULLETS] += _is_bullet(data, state[_FIRST])
     counts[_ELLIPSES] += _ends_in_ellipsis(data, state[_FIRST], state[_LAST])
-    counts[_DOT_ELLIPSES] += _dot_ellipses(data, state[_FIRST], state[_LAST])
+    if marks & _MAY_HAVE_DOTS:
+        counts[_DOT_ELLIPSES] += _dot_ellipses(data, state[_FIRST], state[_LAST])
 
 
-@inner
-def _extend_paragraph(state: I64, hashes: U64, size: int) -> None:
+@inlined
+def _extend_paragraph(state: I64, hashes: U64, size: int, exact: np.uint64) -> None:
     state[_PARAGRAPH] += size + (state[_PARAGRAPH] > 0)
-    hashes[_OF_PARAGRAPH] = hashes[_OF_PARAGRAPH] * _FACTOR + mix_one(hashes[_EXACT])
+    hashes[_OF_PARAGRAPH] = hashes[_OF_PARAGRAPH] * _FACTOR + exact
 
 
-@inner
+@inlined
 def _close_paragraph(state: I64, hashes: U64, seen: U64, counts: I64) -> None:
     size = state[_PARAGRAPH]
     if size == 0:
@@ -245,7 +277,7 @@ def _close_paragraph(state: I64, hashes: U64, seen: U64, counts: I64) -> None:
     hashes[_OF_PARAGRAPH] = _ZERO
 
 
-@inner
+@inlined
 def _is_repeated(state: I64, seen: U64, key: np.uint64) -> bool:
     """Whether `key` was asked for before in this text; it is remembered from now on."""
     mask = np.uint64(len(seen) - 1)
@@ -290,10 +322,9 @@ def _dot_ellipses(data: U8, first: int, last: int) -> int:
 
 
 @inner
-def _judge(data: U8, table: Phrases, state: I64, counts: I64) -> None:
+def _judge(data: U8, table: Phrases, marks: int, state: I64, counts: I64) -> None:
     """Count the line if it is finished: a mark at its end, three words, none too long (Raffel et al. 2020)."""
-    words, longest = state[_WORDS] + (state[_WORD] > 0), max(state[_LONGEST], state[_WORD])
-    if words < FINISHED_WORDS_MIN or longest > FINISHED_WORD_CHARACTERS_MAX:
+    if state[_WORDS] < FINISHED_WORDS_MIN or state[_LONGEST] > FINISHED_WORD_CHARACTERS_MAX:
         return
     first, last = state[_FIRST], _before_citations(data, state[_FIRST], state[_LAST])
     if last == first or data[last - 1] not in (0x2E, 0x3F, 0x21, 0x22, 0x27):
@@ -306,7 +337,7 @@ def _judge(data: U8, table: Phrases, state: I64, counts: I64) -> None:
     if found & phrases.JAVASCRIPT:
         counts[_JAVASCRIPT] += 1
         return
-    counts[_CURLY] += state[_CURLIES] > 0
+    counts[_CURLY] += (marks & _HAS_CURLY) > 0
     if found & phrases.POLICY:
         counts[_POLICY] += 1
         return

@@ -27,7 +27,7 @@ _PHRASES = (
 
 class Phrases(NamedTuple):
     """The phrases' bytes one after the other, where each starts, what it means; and for every byte a bit for each
-    phrase that has it in the first place, and in the second.
+    phrase that has it in the first place, in the second, and in the third.
     """
 
     letters: U8
@@ -35,28 +35,28 @@ class Phrases(NamedTuple):
     meanings: I64
     first: U8
     second: U8
+    third: U8
 
 
 @cache
 def phrases() -> Phrases:
     """The phrases as a kernel takes them."""
     words = [phrase.encode() for _, phrase in _PHRASES]
-    first, second = np.zeros((2, 256), np.uint8)
+    heads = np.zeros((3, 256), np.uint8)
     for number, word in enumerate(words):
-        for table, letter in ((first, word[:1]), (second, word[1:2])):
-            for cased in (letter.lower(), letter.upper()):
-                table[cased[0]] |= np.uint8(1 << number)
+        for table, letter in zip(heads, word, strict=False):
+            table[[letter, letter - 0x20]] |= np.uint8(1 << number)
     starts = np.array([0, *accumulate(map(len, words))])
     meanings = np.array([meaning for meaning, _ in _PHRASES])
-    return Phrases(np.frombuffer(b"".join(words), np.uint8), starts, meanings, first, second)
+    return Phrases(np.frombuffer(b"".join(words), np.uint8), starts, meanings, *heads)
 
 
 @inner
 def find_phrases(data: U8, start: int, stop: int, table: Phrases) -> int:
     """The meanings of all phrases in data[start:stop]."""
     found = 0
-    for place in range(start, stop - 1):
-        hits = table.first[data[place]] & table.second[data[place + 1]]
+    for place in range(start, stop - 2):
+        hits = table.first[data[place]] & table.second[data[place + 1]] & table.third[data[place + 2]]
         if hits:
             for number in range(len(table.meanings)):
                 if hits >> number & 1 and _stands(data, place, stop, number, table):

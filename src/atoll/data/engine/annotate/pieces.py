@@ -2,8 +2,8 @@
 
 Text between white space is cut as spaCy's English rules do it (they are what datatrove and so FineWeb count): marks
 part at both ends, `n't` and `'s` from their word, hyphens, slashes and the like between letters; dotted abbreviations,
-faces and addresses stay whole. A character of a script without spaces is a piece by itself; Chinese is not segmented
-into words. Case is kept.
+faces and addresses stay whole. A character of a script without spaces is a piece by itself; Chinese is segmented into
+words only where that was asked for (see `words`). Case is kept.
 """
 
 from __future__ import annotations
@@ -13,27 +13,24 @@ from functools import cache
 import numpy as np
 
 from atoll.data.engine.annotate.addresses import is_address
-from atoll.data.engine.annotate.blocks import Block
+from atoll.data.engine.annotate.blocks import CUTTING, LETTERS, MARKS, NUMERALS, Block, raw_hash, tallied, tally
 from atoll.data.engine.annotate.repetition import Trail
-from atoll.data.engine.arrays import I64, U32
+from atoll.data.engine.arrays import I64, U32, U64
 from atoll.data.engine.characters import (
     AFTER,
     BEFORE,
     CURRENCY,
     ICON,
     INSIDE,
-    LETTER,
     LOWER,
-    MARK,
     NUMERAL,
     QUOTE,
     SINGLE,
-    SPACE,
     UPPER,
 )
-from atoll.data.engine.hashing import FACTOR, mix_one
-from atoll.data.engine.kernel import bare, inner
-from atoll.data.engine.scan import Lookup, find, lookup
+from atoll.data.engine.hashing import FACTOR, MASK, mix_one
+from atoll.data.engine.kernel import inlined, inner
+from atoll.data.engine.scan import Lookup, at, find, lookup
 
 COMMON_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 """The words of which English prose has at least two (Rae et al. 2021)."""
@@ -44,7 +41,8 @@ up to the last piece on the trail.
 """
 PIECES, _PLAIN_WORDS, _PLAIN_CHARACTERS, _ALPHABETIC, _COMMON, _TRODDEN = range(len(PIECE_COUNTERS))
 
-_WHOLE, _UNIT = 9, 10
+_WHOLE, _UNIT = 1, 2
+_COMMON_SLOTS = 64
 _KEPT_WHOLE = (
     *("a.m.", "p.m.", "e.g.", "E.g.", "i.e.", "I.e.", "vs.", "v.s.", "Mr.", "Mrs.", "Ms.", "Dr.", "Prof.", "St."),
     *("Jr.", "Inc.", "Ltd.", "Co.", "co.", "Corp.", "Bros.", "Gen.", "Gov.", "Rep.", "Rev.", "Sen.", "Ph.D.", "D.C."),
@@ -59,121 +57,159 @@ _UNITS = (
 _UNIT_CHARACTERS = 4
 _WHOLE_CHARACTERS = 6
 
-_FACTOR, _ZERO, _ONE = np.uint64(FACTOR), np.uint64(0), np.uint64(1)
-_CUTTING = BEFORE | AFTER | INSIDE
+_ZERO, _COMMON_MASK = np.uint64(0), np.uint64(_COMMON_SLOTS - 1)
 _ALPHA = LOWER | UPPER
 _PLUS, _COMMA, _HYPHEN, _DOT, _PIPE, _TILDE, _COLON = (ord(mark) for mark in "+,-.|~:")
 _EN_DASH, _EM_DASH, _ELLIPSIS, _APOSTROPHE, _CURLY_APOSTROPHE = 0x2013, 0x2014, 0x2026, 0x27, 0x2019
 
-Bounds = I64
-"""int64 (3, n): where each piece starts and stops; and room for ends that are parted from a run, the last first."""
+Common = U64
+"""uint64 (2, slots): hashes of COMMON_WORDS before they are mixed, each where its lowest bits say, and its bit."""
 
 
 @cache
 def known_words() -> Lookup:
     """What cutting and counting look up."""
-    groups = {number: [word] for number, word in enumerate(COMMON_WORDS, 1)}
-    return lookup(groups | {_WHOLE: list(_KEPT_WHOLE), _UNIT: list(_UNITS)})
+    return lookup({_WHOLE: list(_KEPT_WHOLE), _UNIT: list(_UNITS)})
 
 
-@bare
-def cut(points: U32, kinds: U32, length: int, known: Lookup, bounds: Bounds) -> int:
-    """Cut the first `length` characters into pieces, whose bounds go into `bounds`; how many."""
-    place, held = 0, 0
-    while place < length:
-        first, union = place, np.uint32(0)
-        while place < length and not kinds[place] & (SPACE | SINGLE):
-            union |= kinds[place]
-            place += 1
-        if first < place:
-            is_number = (union & NUMERAL) > 0 and (union & LETTER) > 0
-            if union & _CUTTING or is_number:
-                held = _cut_run(points, kinds, first, place, known, bounds, held)
-            else:
-                held = _put(bounds, held, first, place)
-        if place < length:
-            if kinds[place] & SINGLE:
-                held = _put(bounds, held, place, place + 1)
-            place += 1
-    return held
-
-
-@bare
-def count(block: Block, held: int, before: int, known: Lookup, trail: Trail, counts: I64) -> None:
-    """Count the pieces of a block that begins after `before` characters; lay them on the trail while it has room."""
-    points, kinds, bounds = block.points, block.kinds, block.bounds
-    hashes, ends = trail.hashes, trail.ends
-    for piece in range(held):
-        first, last = bounds[0, piece], bounds[1, piece]
-        value, power = _ZERO, _ONE
-        union, common = np.uint32(0), np.uint32(MARK)
-        for i in range(first, last):
-            value += (np.uint64(points[i]) + _ONE) * power
-            power *= _FACTOR
-            union |= kinds[i]
-            common &= kinds[i]
-        number, value = counts[PIECES], mix_one(value)
-        if number < len(hashes):
-            hashes[number] = value
-            ends[number + 1] = ends[number] + (last - first)
-            counts[_TRODDEN] = before + last
-        counts[PIECES] = number + 1
-        if not common & MARK:
-            counts[_PLAIN_WORDS] += 1
-            counts[_PLAIN_CHARACTERS] += last - first
-        if union & LETTER:
-            counts[_ALPHABETIC] += 1
-            group = find(value, known) if last - first <= 4 else 0
-            if 0 < group <= len(COMMON_WORDS):
-                counts[_COMMON] |= 1 << (group - 1)
+@cache
+def common_words() -> Common:
+    """COMMON_WORDS, found at one look each."""
+    table = np.zeros((2, _COMMON_SLOTS), np.uint64)
+    for number, word in enumerate(COMMON_WORDS):
+        key = sum((ord(letter) + 1) * FACTOR**place for place, letter in enumerate(word)) & MASK
+        slot = key % _COMMON_SLOTS
+        assert not table[0, slot], "two common words in one place"
+        table[:, slot] = key, 1 << number
+    return table
 
 
 @inner
-def _put(bounds: Bounds, held: int, first: int, last: int) -> int:
-    bounds[0, held], bounds[1, held] = first, last
+def cut(block: Block, length: int, gaps: int, known: Lookup) -> int:
+    """Cut the first `length` characters, which have so many `gaps`, into pieces, block.starts and stops; how many."""
+    held, first = 0, 0
+    block.gaps[gaps] = length
+    for gap in range(gaps + 1):
+        place = at(block.gaps, gap)
+        if first < place:
+            held = _cut_run(block, first, place, known, held)
+        if place < length and block.kinds[place] & SINGLE:
+            held = _put(block, held, place, place + 1)
+        first = place + 1
+    return held
+
+
+@inner
+def count(block: Block, held: int, before: int, common: Common, trail: Trail, counts: I64) -> None:
+    """Count the pieces of a block that begins after `before` characters; lay them on the trail while it has room."""
+    starts, stops, tallies = block.starts, block.stops, block.tallies
+    laid = min(held, max(0, len(trail.hashes) - counts[PIECES]))
+    _lay(block, laid, counts[PIECES], trail)
+    if laid > 0:
+        counts[_TRODDEN] = before + at(stops, laid - 1)
+    counts[PIECES] += held
+    plain, characters, alphabetic, met = 0, 0, 0, _ZERO
+    for piece in range(held):
+        first, last = at(starts, piece), at(stops, piece)
+        found, size = tallies[last] - tallies[first], last - first
+        is_plain = tallied(found, MARKS) < size
+        plain += int(is_plain)
+        characters += size if is_plain else 0
+        alphabetic += int(tallied(found, LETTERS) > 0)
+        key = raw_hash(block, first, last)
+        slot = key & _COMMON_MASK
+        met |= common[1, slot] if common[0, slot] == key else _ZERO
+    counts[_PLAIN_WORDS] += plain
+    counts[_PLAIN_CHARACTERS] += characters
+    counts[_ALPHABETIC] += alphabetic
+    counts[_COMMON] |= np.int64(met)
+
+
+@inlined
+def _lay(block: Block, held: int, before: int, trail: Trail) -> None:
+    """Lay the first `held` pieces behind the `before` that are on the trail."""
+    starts, stops, hashes, ends = block.starts, block.stops, trail.hashes, trail.ends
+    end = int(ends[before]) if held > 0 else 0
+    for piece in range(held):
+        first, last = at(starts, piece), at(stops, piece)
+        end += last - first
+        hashes[before + piece] = mix_one(raw_hash(block, first, last))
+        ends[before + piece + 1] = end
+
+
+@inlined
+def _put(block: Block, held: int, first: int, last: int) -> int:
+    block.starts[held], block.stops[held] = first, last
     return held + 1
 
 
-@inner
-def _cut_run(points: U32, kinds: U32, first: int, last: int, known: Lookup, bounds: Bounds, held: int) -> int:
+@inlined
+def _cut_run(block: Block, first: int, last: int, known: Lookup, held: int) -> int:
+    """Cut a run without white space; the new number of pieces.
+
+    Most runs have no mark, or one at an end that parts whatever the word is; only the others are looked at closely.
+    """
+    found = tally(block, first, last)
+    marks = tallied(found, CUTTING)
+    is_number = tallied(found, NUMERALS) > 0 and tallied(found, LETTERS) > 0
+    if marks > 1 or is_number:
+        return _cut_closely(block, first, last, known, held)
+    if marks == 0 or last - first == 1:
+        return _put(block, held, first, last)
+    middle = _sole_mark(block.points, block.kinds, first, last)
+    if middle == first or _is_whole(block, first, last, known):
+        return _cut_closely(block, first, last, known, held)
+    held = _put(block, held, first, middle)
+    return _put(block, held, middle, last)
+
+
+@inlined
+def _sole_mark(points: U32, kinds: U32, first: int, last: int) -> int:
+    """Where the only mark of a run parts it in two because it is at an end; `first` where that is not so."""
+    if kinds[last - 1] & AFTER and points[last - 1] != _DOT:
+        return last - 1
+    if points[last - 1] == _DOT:
+        return last - 1 if kinds[last - 2] & (NUMERAL | LOWER) else first
+    return first + 1 if kinds[first] & BEFORE and points[first] != _PLUS else first
+
+
+@inlined
+def _cut_closely(block: Block, first: int, last: int, known: Lookup, held: int) -> int:
     """Cut a run without white space: marks from both ends, then its middle; the new number of pieces."""
-    parted, head, tail = 0, 1, 0
-    while first < last and head + tail > 0 and not _is_whole(points, kinds, first, last, known):
+    points, kinds, parted = block.points, block.kinds, block.parted
+    count, head, tail = 0, 1, 0
+    while first < last and head + tail > 0 and not _is_whole(block, first, last, known):
         head = _head(points, kinds, first, last)
         if head > 0:
-            held = _put(bounds, held, first, first + head)
+            held = _put(block, held, first, first + head)
             first += head
-            if _is_whole(points, kinds, first, last, known):
+            if _is_whole(block, first, last, known):
                 break
-        tail = _tail(points, kinds, first, last, known)
+        tail = _tail(block, first, last, known)
         if tail > 0:
-            bounds[2, parted] = last
-            parted, last = parted + 1, last - tail
+            parted[count] = last
+            count, last = count + 1, last - tail
     if first < last:
-        held = _cut_middle(points, kinds, first, last, known, bounds, held)
-    for i in range(parted):
-        stop = bounds[2, parted - i - 1]
-        held, last = _put(bounds, held, last, stop), stop
+        held = _cut_middle(block, first, last, known, held)
+    for i in range(count):
+        stop = at(parted, count - i - 1)
+        held, last = _put(block, held, last, stop), stop
     return held
 
 
-@inner
-def _group(points: U32, known: Lookup, first: int, last: int) -> int:
-    value, power = _ZERO, _ONE
-    for i in range(first, last):
-        value += (np.uint64(points[i]) + _ONE) * power
-        power *= _FACTOR
-    return find(mix_one(value), known)
+@inlined
+def _group(block: Block, known: Lookup, first: int, last: int) -> int:
+    return find(np.uint64(mix_one(raw_hash(block, first, last))), known)
 
 
-@inner
-def _is_whole(points: U32, kinds: U32, first: int, last: int, known: Lookup) -> bool:
+@inlined
+def _is_whole(block: Block, first: int, last: int, known: Lookup) -> bool:
     """Whether these characters are an abbreviation, a letter with a dot, or a face."""
     if not 2 <= last - first <= _WHOLE_CHARACTERS:
         return False
-    if last - first == 2 and points[last - 1] == _DOT and kinds[first] & _ALPHA:
+    if last - first == 2 and block.points[last - 1] == _DOT and block.kinds[first] & _ALPHA:
         return True
-    return _group(points, known, first, last) == _WHOLE
+    return _group(block, known, first, last) == _WHOLE
 
 
 @inner
@@ -185,7 +221,7 @@ def _dots(points: U32, first: int, last: int) -> int:
     return place - first
 
 
-@inner
+@inlined
 def _head(points: U32, kinds: U32, first: int, last: int) -> int:
     """How many characters part from the beginning."""
     if points[first] == _DOT:
@@ -196,9 +232,10 @@ def _head(points: U32, kinds: U32, first: int, last: int) -> int:
     return 1 if kinds[first] & BEFORE else 0
 
 
-@inner
-def _tail(points: U32, kinds: U32, first: int, last: int, known: Lookup) -> int:
+@inlined
+def _tail(block: Block, first: int, last: int, known: Lookup) -> int:
     """How many characters part from the end."""
+    points, kinds = block.points, block.kinds
     if first >= last:
         return 0
     point, kind = points[last - 1], kinds[last - 1]
@@ -211,10 +248,10 @@ def _tail(points: U32, kinds: U32, first: int, last: int, known: Lookup) -> int:
         return 1
     if (point == 0x73 or point == 0x53) and last - first > 1 and _is_apostrophe(points[last - 2]):
         return 2
-    return _unit(points, kinds, first, last, known)
+    return _unit(block, first, last, known)
 
 
-@inner
+@inlined
 def _tail_dots(points: U32, kinds: U32, first: int, last: int) -> int:
     dots = 0
     while dots < last - first and points[last - 1 - dots] == _DOT:
@@ -227,36 +264,37 @@ def _tail_dots(points: U32, kinds: U32, first: int, last: int) -> int:
     return 1 if kind & UPPER and last - first > 2 and kinds[last - 3] & UPPER else 0
 
 
-@inner
-def _unit(points: U32, kinds: U32, first: int, last: int, known: Lookup) -> int:
+@inlined
+def _unit(block: Block, first: int, last: int, known: Lookup) -> int:
     """The length of a unit that stands after a numeral."""
     length = 0
-    while length < last - first and length <= _UNIT_CHARACTERS and not kinds[last - 1 - length] & NUMERAL:
+    while length < last - first and length <= _UNIT_CHARACTERS and not block.kinds[last - 1 - length] & NUMERAL:
         length += 1
     if length == 0 or length == last - first or length > _UNIT_CHARACTERS:
         return 0
-    return length if _group(points, known, last - length, last) == _UNIT else 0
+    return length if _group(block, known, last - length, last) == _UNIT else 0
 
 
-@inner
+@inlined
 def _is_apostrophe(point: np.uint32) -> bool:
     return point in (_APOSTROPHE, _CURLY_APOSTROPHE)
 
 
-@inner
-def _cut_middle(points: U32, kinds: U32, first: int, last: int, known: Lookup, bounds: Bounds, held: int) -> int:
-    if _is_whole(points, kinds, first, last, known):
-        return _put(bounds, held, first, last)
+@inlined
+def _cut_middle(block: Block, first: int, last: int, known: Lookup, held: int) -> int:
+    points, kinds = block.points, block.kinds
+    if _is_whole(block, first, last, known):
+        return _put(block, held, first, last)
     short = _contraction(points, kinds, first, last)
     if short > 0:
-        held = _put(bounds, held, first, last - short)
-        return _put(bounds, held, last - short, last)
+        held = _put(block, held, first, last - short)
+        return _put(block, held, last - short, last)
     if is_address(points, kinds, first, last):
-        return _put(bounds, held, first, last)
-    return _cut_inside(points, kinds, first, last, bounds, held)
+        return _put(block, held, first, last)
+    return _cut_inside(block, first, last, held)
 
 
-@inner
+@inlined
 def _contraction(points: U32, kinds: U32, first: int, last: int) -> int:
     """Length of n't, 'll, 're, 've, 'm or 'd at the end of a word; 0 where there is none."""
     if last - first < 3:
@@ -274,8 +312,9 @@ def _contraction(points: U32, kinds: U32, first: int, last: int) -> int:
     return 0
 
 
-@inner
-def _cut_inside(points: U32, kinds: U32, first: int, last: int, bounds: Bounds, held: int) -> int:
+@inlined
+def _cut_inside(block: Block, first: int, last: int, held: int) -> int:
+    points, kinds = block.points, block.kinds
     start, i = first, first
     while i < last:
         length = _inside(points, kinds, i, first, last) if kinds[i] & INSIDE else 0
@@ -283,11 +322,11 @@ def _cut_inside(points: U32, kinds: U32, first: int, last: int, bounds: Bounds, 
             i += max(1, length)
             continue
         if start < i:
-            held = _put(bounds, held, start, i)
-        held = _put(bounds, held, i, i + length)
+            held = _put(block, held, start, i)
+        held = _put(block, held, i, i + length)
         i += length
         start = i
-    return _put(bounds, held, start, last) if start < last else held
+    return _put(block, held, start, last) if start < last else held
 
 
 @inner

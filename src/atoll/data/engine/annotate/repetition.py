@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from atoll.data.engine.arrays import I32, U64
+from atoll.data.engine.arrays import I32, U8, U64
 from atoll.data.engine.hashing import FACTOR
 from atoll.data.engine.kernel import bare, inner
 
@@ -22,7 +22,8 @@ SHORTEST, TOP_LONGEST, LONGEST = 2, 4, 10
 FIGURES = LONGEST - SHORTEST + 1
 """Top 2-, 3-, 4-grams, then repeated 5- to 10-grams: characters of each."""
 
-_FACTOR, _ZERO, _ONE = np.uint64(FACTOR), np.uint64(0), np.uint64(1)
+_MET_PER_SLOT = 4
+_FACTOR, _ZERO, _ONE, _HALF = np.uint64(FACTOR), np.uint64(0), np.uint64(1), np.uint64(32)
 
 
 class Trail(NamedTuple):
@@ -33,13 +34,16 @@ class Trail(NamedTuple):
 
 
 class Grams(NamedTuple):
-    """Room for the n-grams of a text: their places, hashes and slots; and of each slot the hash and how often."""
+    """Room for the n-grams of a text: their places, hashes and slots; of each slot the hash and how often; and for each
+    of some first bits of a hash whether n-grams had them once (1) or more often (3).
+    """
 
     places: I32
     sums: U64
     slots: I32
     keys: U64
     counts: I32
+    met: U8
 
 
 def trail(pieces_max: int = PIECES_MAX) -> Trail:
@@ -51,7 +55,8 @@ def grams(pieces_max: int = PIECES_MAX) -> Grams:
     """Room for the n-grams of a trail."""
     places, slots = np.zeros((2, pieces_max), np.int32)
     room = slots_for(pieces_max)
-    return Grams(places, np.zeros(pieces_max, np.uint64), slots, np.zeros(room, np.uint64), np.zeros(room, np.int32))
+    tables = np.zeros(room, np.uint64), np.zeros(room, np.int32), np.zeros(_MET_PER_SLOT * room, np.uint8)
+    return Grams(places, np.zeros(pieces_max, np.uint64), slots, *tables)
 
 
 @bare
@@ -77,6 +82,26 @@ def _extend(path: Trail, room: Grams, held: int, pieces: int, length: int) -> in
 
 
 @inner
+def _leave_out_single(room: Grams, held: int) -> int:
+    """Keep the n-grams whose first bits another has too, so all that occur more than once; how many.
+
+    Few of the others are left, and no branch is taken to find them, as looking each one up would take.
+    """
+    slots = _MET_PER_SLOT * slots_for(held)
+    room.met[:slots] = 0
+    mask = np.uint64(slots - 1)
+    for i in range(held):
+        slot = room.sums[i] >> _HALF & mask
+        room.met[slot] = room.met[slot] << 1 & 2 | 1
+    kept = 0
+    for i in range(held):
+        place, value = room.places[i], room.sums[i]
+        room.places[kept], room.sums[kept] = place, value
+        kept += room.met[value >> _HALF & mask] > 1
+    return kept
+
+
+@inner
 def _count(room: Grams, held: int) -> None:
     """Give every n-gram its slot and every slot its count."""
     slots = slots_for(held)
@@ -86,7 +111,7 @@ def _count(room: Grams, held: int) -> None:
     for i in range(held):
         key = max(room.sums[i], _ONE)
         slot = (key ^ (key >> np.uint64(32))) & mask
-        while room.keys[slot] != _ZERO and room.keys[slot] != key:
+        while min(room.keys[slot], room.keys[slot] ^ key) != _ZERO:  # neither empty nor its own
             slot = (slot + _ONE) & mask
         room.keys[slot] = key
         room.counts[slot] += 1
@@ -129,9 +154,8 @@ def _only_repeated(room: Grams, held: int) -> int:
     """Keep the n-grams that occur more than once; how many."""
     kept = 0
     for i in range(held):
-        if abs(room.counts[room.slots[i]]) > 1:
-            room.places[kept], room.sums[kept] = room.places[i], room.sums[i]
-            kept += 1
+        room.places[kept], room.sums[kept] = room.places[i], room.sums[i]
+        kept += abs(room.counts[room.slots[i]]) > 1
     return kept
 
 
@@ -146,6 +170,8 @@ def repetition(path: Trail, pieces: int, room: Grams, result: I32) -> None:
             result[length - SHORTEST] = 0
             continue
         held = _extend(path, room, held, pieces, length)
+        if length <= 2:
+            held = _leave_out_single(room, held)
         _count(room, held)
         if length <= TOP_LONGEST:
             result[length - SHORTEST] = _top(path, room, held, length)

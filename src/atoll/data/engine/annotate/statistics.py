@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from atoll.data.engine import characters
 from atoll.data.engine.annotate import repetition
-from atoll.data.engine.annotate.blocks import Block, block, fill, shift, whole
+from atoll.data.engine.annotate.blocks import Block, block, fill
 from atoll.data.engine.annotate.lines import (
     LINE_COUNTERS,
     LINES,
@@ -26,12 +26,14 @@ from atoll.data.engine.annotate.lines import (
     read_lines,
     slots_of,
 )
-from atoll.data.engine.annotate.pieces import PIECE_COUNTERS, PIECES, count, cut, known_words
+from atoll.data.engine.annotate.pieces import PIECE_COUNTERS, PIECES, Common, common_words, count, cut, known_words
 from atoll.data.engine.annotate.repetition import LONGEST, SHORTEST, TOP_LONGEST, Grams, Trail, grams, trail
+from atoll.data.engine.annotate.words import cut_at, whole_words
 from atoll.data.engine.arrays import I32, I64, U8, U32, U64, Numbers
 from atoll.data.engine.characters import Characters
 from atoll.data.engine.kernel import bare, inner
-from atoll.data.engine.scan import Lookup, utf8_of
+from atoll.data.engine.scan import Lookup, at, utf8_of
+from atoll.data.engine.segment.cuts import Cuts
 from atoll.data.rules import COLUMNS, REPETITION_COLUMNS
 
 KINDS = {
@@ -56,11 +58,12 @@ _NAMES = (*PIECE_COUNTERS, *LINE_COUNTERS, *KINDS, *_FIGURES)
 
 
 class Meter(NamedTuple):
-    """Room to measure texts one after the other. met: how often each class of characters was met."""
+    """Room to measure texts one after the other. met: how many characters are of each of `masks`."""
 
     tables: Characters
     block: Block
     known: Lookup
+    common: Common
     trail: Trail
     grams: Grams
     lines: Lines
@@ -78,8 +81,8 @@ class Measured(NamedTuple):
     line_starts: I64
 
 
-def measure(texts: pa.StringArray, with_repetition: bool, with_lines: bool) -> Measured:
-    """Read each of `texts` once and count."""
+def measure(texts: pa.StringArray, cuts: Cuts, with_repetition: bool, with_lines: bool) -> Measured:
+    """Read each of `texts` once and count. The pieces of a text that `cuts` has cut are its words."""
     data, starts = utf8_of(texts)
     most, total = most_newlines(data, starts)
     pieces_max = min(repetition.PIECES_MAX, int(np.diff(starts).max(initial=0))) if with_repetition else 0
@@ -87,63 +90,70 @@ def measure(texts: pa.StringArray, with_repetition: bool, with_lines: bool) -> M
     lines = np.empty(total + len(texts) if with_lines else 0, np.uint64)
     line_starts = np.zeros(len(texts) + 1, np.int64)
     counters = np.zeros(len(PIECE_COUNTERS) + len(LINE_COUNTERS), np.int64)
-    measure_texts(data, starts, _meter(pieces_max, most), counters, counts, lines, line_starts)
+    measure_texts(data, starts, cuts, _meter(pieces_max, most), counters, counts, lines, line_starts)
     return Measured(counts, lines[: line_starts[-1]].copy(), line_starts)
 
 
 def _meter(pieces_max: int, newlines_max: int) -> Meter:
     tables = characters.characters()
-    room = block(), known_words(), trail(pieces_max), grams(pieces_max), lines_room(newlines_max)
-    return Meter(tables, *room, np.zeros(len(tables.flags), np.int64), np.array([*KINDS.values()], np.uint32))
+    room = trail(pieces_max), grams(pieces_max), lines_room(newlines_max), np.zeros(len(KINDS), np.int64)
+    masks = np.array([*KINDS.values()], np.uint32)
+    return Meter(tables, block(tables), known_words(), common_words(), *room, masks)
 
 
 @bare
 def measure_texts(
-    data: U8, starts: I64, meter: Meter, counters: I64, counts: I32, lines: U64, line_starts: I64
+    data: U8, starts: I64, cuts: Cuts, meter: Meter, counters: I64, counts: I32, lines: U64, line_starts: I64
 ) -> None:
     """Fill the last three arrays with what `measure` promises."""
     kinds = len(counters)
     figures = kinds + len(meter.masks)
     for text in range(len(starts) - 1):
         row, place = counts[text], line_starts[text]
-        found = _read(data, starts[text], starts[text + 1], meter, counters, lines[place:])
+        words = cuts.starts if cuts.is_cut[text] else cuts.starts[:0]
+        found = _read(data, starts[text], starts[text + 1], words, meter, counters, lines[place:])
         line_starts[text + 1] = place + found if len(lines) > 0 else 0
         for i in range(kinds):
             row[i] = counters[i]
-        _count_kinds(meter, row[kinds:figures])
+        for i in range(len(meter.met)):
+            row[kinds + i] = meter.met[i]
         if len(meter.trail.hashes) > 0:
             held = min(counters[PIECES], len(meter.trail.hashes))
             repetition.repetition(meter.trail, held, meter.grams, row[figures:])
 
 
 @inner
-def _read(data: U8, start: int, stop: int, meter: Meter, counters: I64, lines: U64) -> int:
-    """Read a text into `counters` and meter.met; how many lines are not blank."""
+def _read(data: U8, start: int, stop: int, words: U8, meter: Meter, counters: I64, lines: U64) -> int:
+    """Read a text into `counters` and meter.met; how many lines are not blank. words: where they start, or empty."""
     counters[:] = 0
     meter.met[:] = 0
     of_pieces, of_lines = counters[: len(PIECE_COUNTERS)], counters[len(PIECE_COUNTERS) :]
     seen = meter.lines.seen[: slots_of(count_newlines(data, start, stop))]
-    begin(meter.lines, seen)
-    place, held, before = start, 0, 0
-    while place < stop or held > 0:
-        place, held = fill(data, place, stop, meter.tables, meter.block, held, meter.met)
-        length = held if place == stop else whole(meter.block, held)
-        pieces = cut(meter.block.points, meter.block.kinds, length, meter.known, meter.block.bounds)
-        count(meter.block, pieces, before, meter.known, meter.trail, of_pieces)
-        read_lines(data, meter.block, length, pieces, meter.lines, seen, of_lines, lines)
-        held = shift(meter.block, length, held)
+    begin(meter.lines, seen, start)
+    place, before = start, 0
+    while place < stop:
+        length, gaps = fill(data, place, stop, meter.tables, meter.block)
+        if len(words) > 0 and meter.block.places[length] < stop:
+            length, gaps = whole_words(meter.block, length, gaps, words)
+        _count_kinds(meter, length)
+        is_cut = len(words) > 0
+        pieces = cut_at(meter.block, length, words) if is_cut else cut(meter.block, length, gaps, meter.known)
+        count(meter.block, pieces, before, meter.common, meter.trail, of_pieces)
+        read_lines(data, meter.block, length, gaps, pieces, meter.lines, seen, of_lines, lines)
+        place = at(meter.block.places, length)
         before += length
     end(data, stop, meter.lines, seen, of_lines, lines)
     return int(of_lines[LINES])
 
 
 @inner
-def _count_kinds(meter: Meter, row: I32) -> None:
-    for number in range(len(meter.met)):
-        if meter.met[number] > 0:
-            for i in range(len(row)):
-                if meter.tables.flags[number] & meter.masks[i]:
-                    row[i] += meter.met[number]
+def _count_kinds(meter: Meter, length: int) -> None:
+    kinds = meter.block.kinds
+    for number in range(len(meter.masks)):
+        mask, total = meter.masks[number], 0
+        for i in range(length):
+            total += (kinds[i] & mask) > 0
+        meter.met[number] += total
 
 
 def statistics(sizes: I64, tokens: I64, measured: Measured, with_repetition: bool) -> dict[str, pa.Array]:

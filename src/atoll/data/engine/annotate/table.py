@@ -19,6 +19,8 @@ from atoll.data.engine.annotate.minhash import Signatures
 from atoll.data.engine.annotate.statistics import measure, statistics
 from atoll.data.engine.arrays import I64, U64
 from atoll.data.engine.scan import utf8_of
+from atoll.data.engine.segment.cuts import cuts, uncut
+from atoll.data.engine.segment.jieba import model
 
 DIGEST = ("digest_low", "digest_high")
 """Columns of the notes (uint64): XXH3-128 of the text, equal for equal texts."""
@@ -27,7 +29,8 @@ DIGEST = ("digest_low", "digest_high")
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What to note. words, cjk_characters: tokens of a shingle (see `minhash`). Without `repetition` the notes lack
-    `rules.REPETITION_COLUMNS`; without `lines` no line is hashed.
+    `rules.REPETITION_COLUMNS`; without `lines` no line is hashed. chinese_words: what words and pieces of Chinese are,
+    its `characters` or what `jieba` cuts.
     """
 
     permutations: int = 112
@@ -35,6 +38,7 @@ class Wanted:
     cjk_characters: int = 5
     repetition: bool = True
     lines: bool = False
+    chinese_words: str = "characters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,13 @@ class Annotation:
     line_starts: I64
 
 
-def annotate(texts: pa.StringArray, wanted: Wanted) -> Annotation:
-    """What is `wanted` of each text. A text is annotated as if it were alone."""
+def annotate(texts: pa.StringArray, wanted: Wanted, cache: str = "") -> Annotation:
+    """What is `wanted` of each text, annotated as if it were alone. cache: a folder for tables of words."""
     room = minhash.shingler(wanted.words, wanted.cjk_characters)
     signatures, tokens = minhash.signatures(texts, wanted.permutations, room)
-    measured = measure(texts, wanted.repetition, wanted.lines)
+    words = cuts(texts, model(cache)) if wanted.chinese_words == "jieba" else uncut(texts)
+    tokens = np.where(words.is_cut[:, None], words.counts, tokens)
+    measured = measure(texts, words, wanted.repetition, wanted.lines)
     columns = statistics(np.diff(utf8_of(texts)[1]), tokens, measured, wanted.repetition)
     notes = pa.record_batch(columns | dict(zip(DIGEST, digests(texts), strict=True)))
     return Annotation(notes, signatures, measured.lines, measured.line_starts)

@@ -78,7 +78,7 @@ def check_tokenizer(reference: str) -> Path | None:
     path = Path(reference)
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
-        hint = f"a folder on the node that holds {FILE}, or `bytes`; names of Models are not looked up"
+        hint = f"a folder that holds {FILE}, or `bytes`; a model of the library is recipe.pack.model"
         raise Invalid(f"there is no tokenizer {reference!r}", field="recipe.pack.tokenizer", hint=hint)
     return path
 

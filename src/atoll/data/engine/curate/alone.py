@@ -2,6 +2,8 @@
 
 The folder keeps the state of the run in `.work`, so it goes on after a kill and begins with what was read when the
 recipe changes. A recipe in Python is executed here and nowhere else: it is the caller's own file.
+
+What a curation is made of is imported only when the runtime is there: its processes start meanwhile.
 """
 
 from __future__ import annotations
@@ -15,25 +17,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import yaml
 
 from atoll.core.errors import Conflict, Invalid
 from atoll.core.files import write_bytes
-from atoll.data.engine.curate import curation
-from atoll.data.engine.curate.curation import Place
-from atoll.data.engine.curate.dataset import put
-from atoll.data.engine.curate.fetch import fetched
 from atoll.data.engine.curate.plan import Plan
-from atoll.data.engine.curate.planning import plan_of
-from atoll.data.engine.curate.results import STATE, Folder, check_ours
-from atoll.data.engine.curate.run import KEY_VARIABLE, cpu_of
 from atoll.data.engine.runtimes import runtime_of
-from atoll.data.engine.runtimes.stages import cpu_s
-from atoll.data.manifest import Manifest
+from atoll.data.engine.runtimes.stages import Runtime, cpu_s
 from atoll.data.recipes import Recipe, parse_recipe
+
+if TYPE_CHECKING:
+    from atoll.data.manifest import Manifest
 
 KEY = "privacy.key"
 KEYED_ACTIONS = frozenset({"hash", "pseudonymise"})
@@ -58,23 +55,45 @@ def curate_alone(
     The manifest, and the figures of the run: cpu_s, seconds, workers, runtime, mb_per_cpu_s.
     Invalid for inputs or an `out` that cannot be; Conflict while another run works on `out`.
     """
-    started_s, started_cpu_s = time.monotonic(), cpu_s()
-    plan = plan_of({"sources": sources_of(inputs), "recipe": recipe, "seed": seed})
+    started = time.monotonic(), cpu_s()
+    task = {"sources": sources_of(inputs), "recipe": recipe, "seed": seed}
+    working = runtime_of(runtime, workers)
+    try:
+        return _curated(task, out, working, report, started, {"workers": workers, "runtime": runtime})
+    finally:
+        working.close()
+
+
+def _curated(
+    task: dict[str, Any],
+    out: Path,
+    working: Runtime,
+    report: Report,
+    started: tuple[float, float],
+    figures: dict[str, Any],
+) -> tuple[Manifest, dict[str, Any]]:
+    """Curate into `out` by a runtime, which is closed on the way. started: monotonic and processor seconds."""
+    from atoll.data.engine.curate import curation
+    from atoll.data.engine.curate.dataset import put
+    from atoll.data.engine.curate.fetch import fetched
+    from atoll.data.engine.curate.known import indexed
+    from atoll.data.engine.curate.planning import plan_of
+    from atoll.data.engine.curate.results import STATE, Folder, check_ours
+    from atoll.data.engine.curate.run import cpu_of
+
+    plan = plan_of(task)
     check_ours(out)
     state = out / STATE
     state.mkdir(parents=True, exist_ok=True)
     with _alone(state):
-        ready = fetched(plan, None, state / "inputs", {}, report=report)
-        place = Place(state, cache=str(state / "cache"), key=_key(plan, state), files=ready.files)
-        working = runtime_of(runtime, workers)
-        try:
-            curated = curation.curate(ready.plan, place, working, report)
-        finally:
-            working.close()
+        ready = fetched(plan, None, state / "inputs", report=report)
+        place = curation.Place(state, cache=str(state / "cache"), key=_key(plan, state), files=ready.files)
+        known = indexed(ready.plan, ready.known, place, working, report)
+        curated = curation.curate(known, place, working, report)
+        working.close()
         report("finish", 0, None, "shard")
-        used_s = cpu_of(working, started_cpu_s)
-        figures: dict[str, Any] = {"cpu_s": used_s, "seconds": round(time.monotonic() - started_s, 3)}
-        figures |= {"workers": workers, "runtime": runtime}
+        used_s = cpu_of(working, started[1])
+        figures = {"cpu_s": used_s, "seconds": round(time.monotonic() - started[0], 3), **figures}
         figures["mb_per_cpu_s"] = round(curated.input_bytes / 1e6 / used_s, 2) if used_s else 0.0
         _, manifest = put(curated, Folder(out), figures, ready.parents)
         curation.remember(curated)
@@ -156,6 +175,8 @@ def _alone(state: Path) -> Iterator[None]:
 
 def _key(plan: Plan, state: Path) -> bytes:
     """The key for hashes and stand-ins: the environment's, else one made for this folder; none where none is used."""
+    from atoll.data.engine.curate.run import KEY_VARIABLE
+
     if given := os.environ.get(KEY_VARIABLE):
         return given.encode()
     if not is_keyed(plan):

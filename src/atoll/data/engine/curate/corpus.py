@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 TEXTS, NOTES, SIGNATURES, LINES = "texts.arrow", "notes.arrow", "signatures.npy", "lines.npy"
 """Files of a batch: documents; statistics, digests and counts; MinHash signatures; hashes of lines."""
 
-MAPPED_MAX = 8
-"""Files held mapped; what is mapped counts as resident while it is."""
+MAPPED_MAX = 2
+"""Files held mapped, the texts and the notes of one batch; what was read of a mapped file counts as resident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,15 @@ class Batch:
     @property
     def texts(self) -> pa.StringArray:
         return self.documents.column("text")
+
+    @property
+    def text_bytes(self) -> tuple[int, NDArray[np.int64]]:
+        """Where in the file TEXTS the UTF-8 of the texts begins, and where from there each text does; one more entry
+        than texts."""
+        whole = pa.memory_map(str(self.folder / TEXTS)).read_buffer()
+        _, offsets, content = pa.ipc.open_file(whole).get_batch(0).column("text").buffers()
+        starts = np.frombuffer(offsets, np.int32, self.rows + 1).astype(np.int64)
+        return content.address - whole.address if content else 0, starts
 
     @property
     def notes(self) -> pa.RecordBatch:

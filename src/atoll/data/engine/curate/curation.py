@@ -1,7 +1,7 @@
 """A curation: documents in, a dataset out, in four steps that are each kept on disk.
 
     read    parts of the input, in batches, annotated              state/read-…/read/NNNNNN
-    decide  who stays and why, from the notes of all documents     state/decide-…/decision
+    decide  who stays and why, from the notes of all documents     state/decide-…/decision, made again after a restart
     write   treated texts by side of the split, and tables         state/write-…/write/NNNNNN
     finish  files to their place, the manifest last
 
@@ -33,7 +33,7 @@ from atoll.data.engine.dedup import index
 from atoll.data.engine.questions import asking
 from atoll.data.engine.questions.asking import Asking
 from atoll.data.engine.read import Limits, Part, nothing_readable, patterns_of, plan_parts
-from atoll.data.engine.runtimes.stages import Runtime, Stages, once
+from atoll.data.engine.runtimes.stages import Runtime, Stages
 
 Report = Callable[..., None]
 
@@ -95,13 +95,13 @@ def curate(plan: Plan, place: Place, runtime: Runtime, report: Report = lambda *
     _check_readable(plan, parts, taken)
     corpus = intake.corpus_of(taken)
     deciding = fingerprints.of_deciding(plan, reading)
-    deciding_stages = Stages(place.state, runtime, report).below(f"decide-{deciding}")
+    deciding_stages = Stages(place.state, runtime, report).until_restart(f"decide-{deciding}")
     decision = _decided(plan, corpus, deciding_stages, reading)
     writing = fingerprints.of_writing(plan, deciding, place.key)
     written = Stages(place.state, runtime, report).below(f"write-{writing}")
     input_bytes = sum(part.bytes for part in parts)
     curated = _written(plan, place, corpus, taken, decision, written, input_bytes, reading)
-    _forget_others(place.state, {f"read-{reading}", f"decide-{deciding}", f"write-{writing}"})
+    _forget_others(place.state, {f"read-{reading}", deciding_stages.folder.name, f"write-{writing}"})
     if not curated.kept:
         raise all_dropped(curated.documents, curated.funnel)
     return curated
@@ -112,12 +112,15 @@ def _prepare(plan: Plan, place: Place, runtime: Runtime, report: Report) -> None
     if preparing.is_compiling():
         report("compiling for this machine, once", 0)
     notation = intake.notation_of(plan, place.cache)
-    runtime.prepare(preparing.prepare, (notation, preparing.plain(dedup_of(plan, "")), place.state))
+    spec = preparing.plain(dedup_of(plan, ""))
+    runtime.prepare(
+        preparing.prepare, (notation, spec, place.state), lambda: preparing.prepare_deciding(spec, place.state)
+    )
 
 
 def remember(curated: Curated) -> None:
-    """Add what was kept to the index the recipe names, if any; once the dataset is where it belongs."""
-    if curated.plan.dedup.index:
+    """Add what was kept to the folder of an index the recipe names, if any; once the dataset is where it belongs."""
+    if curated.plan.dedup.index and not curated.plan.known:
         spec = dedup_of(curated.plan, curated.run)
         kept = np.asarray(curated.decision.reasons) == KEPT
         index.add(Path(spec.index), intake.corpus_of(curated.taken), kept, spec, curated.run)
@@ -149,8 +152,7 @@ def _check_readable(plan: Plan, parts: Sequence[Part], taken: Sequence[Taken]) -
 
 def _decided(plan: Plan, corpus: Corpus, stages: Stages, run: str) -> Decision:
     stages.report("decide", 0, None, "document")
-    place = once(stages.folder / "decision", lambda _, folder: decide(plan, corpus, stages, folder, run), None)
-    return decision_in(place)
+    return decision_in(stages.once("decision", lambda _, folder: decide(plan, corpus, stages, folder, run), None))
 
 
 def _written(
@@ -164,8 +166,9 @@ def _written(
     run: str,
 ) -> Curated:
     questions = Asking(plan.questions, has_chats(corpus))
+    index = None if plan.known is None else plan.near
     treatment = Treatment(plan.privacy, place.key, plan.words, place.cache)
-    writing = Writing(decision, treatment, questions, plan.pack, plan.min_characters)
+    writing = Writing(decision, treatment, questions, plan.pack, plan.min_characters, index)
     folders = stages.map("write", write.write_out, write.items_of(corpus, writing), "share")
     counts = tuple(write.counts_in(folder) for folder in folders)
     asked = _asked(folders, questions, stages)

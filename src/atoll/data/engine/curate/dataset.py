@@ -20,6 +20,7 @@ from atoll.data.engine.curate.curation import Curated
 from atoll.data.engine.curate.plan import Plan, Source
 from atoll.data.engine.curate.results import Result
 from atoll.data.engine.curate.tables import Tables
+from atoll.data.engine.dedup.entries import TABLE as INDEX
 from atoll.data.engine.questions.asking import SPLITS as QUESTION_SPLITS
 from atoll.data.engine.questions.asking import asked_in
 from atoll.data.manifest import DOCUMENT_COLUMNS, Manifest, Shard, Split
@@ -35,7 +36,7 @@ def put(curated: Curated, result: Result, figures: dict[str, Any], parents: Sequ
     figures: processor seconds and the like, for the report. parents: digests of the manifests of dataset sources.
     """
     splits = {name: _put(name, _shards(name, curated), result) for name in split_names(curated)}
-    tables = {name: _put(name, _shards(name, curated), result) for name in TABLES}
+    tables = {name: _put(name, _shards(name, curated), result) for name in _table_names(curated)}
     quarantined = _quarantined(curated)
     if quarantined is not None:
         tables[QUARANTINED] = _put(QUARANTINED, [quarantined], result)
@@ -47,6 +48,10 @@ def put(curated: Curated, result: Result, figures: dict[str, Any], parents: Sequ
 def split_names(curated: Curated) -> list[str]:
     """The splits of a dataset, empty ones too."""
     return ["train", "heldout", *QUESTION_SPLITS, *(["packed"] if curated.plan.pack else [])]
+
+
+def _table_names(curated: Curated) -> tuple[str, ...]:
+    return TABLES if curated.plan.known is None else (*TABLES, INDEX)
 
 
 def report_of(curated: Curated, manifest: Manifest, figures: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +135,7 @@ def _split_schema(curated: Curated) -> dict[str, dict[str, str]]:
 
 def _table_schema(curated: Curated, tables: dict[str, Split]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
-    for name in TABLES:
+    for name in _table_names(curated):
         for path, _ in _shards(name, curated)[:1]:
             found[name] = {field.name: str(field.type) for field in pq.read_schema(path)}
     if QUARANTINED in tables:

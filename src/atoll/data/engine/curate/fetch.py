@@ -1,7 +1,8 @@
 """Fetching: what a plan names in a blob store becomes files on this machine, and the plan speaks of paths.
 
-Uploads and datasets are sources; quality models, word lists and evaluation sets are blobs, too. Without a store (a
-curation without a server) only paths are known, and packages and hubs (`elsewhere`).
+Uploads and datasets are sources; quality models, word lists, evaluation sets, tokenizers and datasets that are known
+already are blobs, too. Without a store (a curation without a server) only paths are known, and packages and hubs
+(`elsewhere`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from atoll.core.errors import Invalid
 from atoll.core.sealed import DataKey
 from atoll.data.engine.compose.tokenizer import check_tokenizer
 from atoll.data.engine.curate.elsewhere import obtained
+from atoll.data.engine.curate.known import Known, known_in, known_of
 from atoll.data.engine.curate.plan import Plan, Quality, Source, Words
-from atoll.data.engine.dedup.semantic import built_in
+from atoll.data.engine.dedup.embedder import check_embedder
 from atoll.data.engine.read import patterns_of
 from atoll.data.layout import MANIFEST, members, path_of
 from atoll.data.manifest import Manifest, decode_manifest, read_manifest
@@ -36,11 +38,13 @@ _STARTS = (
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """A plan that speaks of paths; files by the name of their source; manifest digests of dataset sources."""
+    """A plan that speaks of paths; files by the name of their source; manifest digests of dataset sources; datasets
+    whose documents are not new."""
 
     plan: Plan
     files: dict[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     parents: tuple[str, ...] = ()
+    known: tuple[Known, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +62,34 @@ class Sealed:
 NOTHING_SEALED = Sealed()
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the platform says of a run besides its plan.
+
+    names: what uploads are called, by digest. known: manifests of the versions whose documents are not new, by their
+    names. tokenizer: digests of the files of a model's tokenizer, by their names. door, project: where a deployment is
+    asked, and for whom.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    sealed: Sealed = NOTHING_SEALED
+    known: Mapping[str, str] = field(default_factory=dict)
+    tokenizer: Mapping[str, str] = field(default_factory=dict)
+    door: str = ""
+    project: str = ""
+
+
+NOTHING_TOLD = Told()
+
+
 def fetched(
     plan: Plan,
     store: BlobStore | None,
     folder: Path,
-    names: Mapping[str, str],
-    sealed: Sealed = NOTHING_SEALED,
+    told: Told = NOTHING_TOLD,
     report: Report = lambda *args, **more: None,
 ) -> Inputs:
-    """Everything the plan names, in `folder`. names: what uploads are called, by digest.
+    """Everything the plan names, in `folder`; without a store only what is told by paths.
 
     Invalid for a source that cannot be had here; NotFound for a blob that is not in the store, IntegrityError for a
     sealed one that does not open. Sources of kind package and hub say in the plan what they stood for.
@@ -75,27 +98,67 @@ def fetched(
     parents: list[str] = []
     sources = list(plan.sources)
     patterns = patterns_of(plan.recipe.get("preset", "documents"))
-    _check_models(plan)
+    _check_files(plan)
+    found = _with_models(plan, store, folder, told)
+    known = _known(plan, store, folder, told.known)
     for index, source in enumerate(plan.sources):
         where = f"sources[{index}]"
         if source.kind == "upload":
-            files[source.name] = [_upload(source, _needed(store, where), folder, names, sealed)]
+            files[source.name] = [_upload(source, _needed(store, where), folder, told)]
         elif source.kind == "dataset":
             files[source.name] = list(_dataset(source, store, folder, where))
             parents += [source.reference] if source.reference.startswith(DIGEST) else []
         elif source.kind in ("package", "hub"):
             wanted = source.patterns or patterns
             sources[index], files[source.name] = obtained(source, folder, wanted, where, report)
-    found = replace(plan, sources=tuple(sources))
-    return Inputs(_with_paths(found, store, folder, sealed), files, tuple(parents))
+    digests = None if plan.known is None else tuple(item.digest for item in known)
+    found = replace(found, sources=tuple(sources), known=digests)
+    return Inputs(_with_paths(found, store, folder, told.sealed), files, tuple(parents), known)
 
 
-def _check_models(plan: Plan) -> None:
-    """Say what is not here before anything is read."""
-    if plan.pack is not None:
-        check_tokenizer(plan.pack.tokenizer)
-    if plan.dedup.semantic is not None:
-        built_in(plan.dedup.semantic.model)
+def _check_files(plan: Plan) -> None:
+    """Every file the recipe names by its path is there: said before anything is read."""
+    named = [(f"quality[{number}].model", item.model) for number, item in enumerate(plan.quality)]
+    named += [(f"words[{number}].path", item.path) for number, item in enumerate(plan.words)]
+    sets = plan.decontaminate.sets if plan.decontaminate else ()
+    named += [(f"decontaminate.sets[{number}]", name) for number, name in enumerate(sets)]
+    for where, name in named:
+        if name and not name.startswith(DIGEST) and not Path(name).exists():
+            hint = "the path of a file on the machine the run is on"
+            raise Invalid(f"recipe.{where}: there is no file {name!r}", field=f"recipe.{where}", hint=hint)
+
+
+def _with_models(plan: Plan, store: BlobStore | None, folder: Path, told: Told) -> Plan:
+    """The plan with its tokenizer here and its embedder known to answer: said before anything is read."""
+    pack, dedup = plan.pack, plan.dedup
+    if pack is not None and pack.model:
+        pack = replace(pack, tokenizer=_tokenizer(pack.model, store, folder / "tokenizer", told.tokenizer))
+    if pack is not None:
+        check_tokenizer(pack.tokenizer)
+    if dedup.semantic is not None:
+        semantic = replace(dedup.semantic, door=told.door, project=told.project)
+        check_embedder(semantic)
+        dedup = replace(dedup, semantic=semantic)
+    return replace(plan, pack=pack, dedup=dedup)
+
+
+def _tokenizer(model: str, store: BlobStore | None, folder: Path, files: Mapping[str, str]) -> str:
+    """The folder with the files of a model's tokenizer."""
+    if store is None or not files:
+        hint = "give a folder with a tokenizer.json, or `bytes`, as `tokenizer`"
+        raise Invalid(f"model {model!r}: models are known to the platform alone", field="recipe.pack.model", hint=hint)
+    for name, digest in files.items():
+        store.fetch(digest, folder / name)
+    return str(folder)
+
+
+def _known(plan: Plan, store: BlobStore | None, folder: Path, versions: Mapping[str, str]) -> tuple[Known, ...]:
+    """The datasets whose documents are not new: versions in the store, or folders as curation leaves them."""
+    if plan.known is None:
+        return ()
+    if store is None:
+        return tuple(known_in(Path(reference)) for reference in plan.known)
+    return tuple(known_of(store, name, digest, folder / "known") for name, digest in versions.items())
 
 
 def _with_paths(plan: Plan, store: BlobStore | None, folder: Path, sealed: Sealed) -> Plan:
@@ -132,11 +195,9 @@ def _evaluation(reference: str, store: BlobStore | None, folder: Path) -> str:
     return str(place)
 
 
-def _upload(
-    source: Source, store: BlobStore, folder: Path, names: Mapping[str, str], sealed: Sealed
-) -> tuple[str, str]:
-    path = sealed.fetch(store, source.digest, folder / source.digest.replace(":", "-"))
-    return names.get(source.digest) or f"upload{_suffix(path)}", str(path)
+def _upload(source: Source, store: BlobStore, folder: Path, told: Told) -> tuple[str, str]:
+    path = told.sealed.fetch(store, source.digest, folder / source.digest.replace(":", "-"))
+    return told.names.get(source.digest) or f"upload{_suffix(path)}", str(path)
 
 
 def _suffix(path: Path) -> str:

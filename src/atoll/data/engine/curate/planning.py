@@ -34,7 +34,9 @@ def plan_of(task_input: Mapping[str, Any]) -> Plan:
         raise Invalid(f"a curation has no field {unknown[0]!r}", field=unknown[0], hint="fields: sources, recipe, seed")
     recipe = task_input.get("recipe")
     checked = recipe if isinstance(recipe, Recipe) else parse_recipe({} if recipe is None else recipe)
-    return plan_with(_sources(task_input.get("sources")), checked, _seed(task_input))
+    sources = _sources(task_input.get("sources"))
+    _check_weights(checked, sources)
+    return plan_with(sources, checked, _seed(task_input))
 
 
 def plan_with(sources: tuple[Source, ...], recipe: Recipe, seed: int) -> Plan:
@@ -44,10 +46,20 @@ def plan_with(sources: tuple[Source, ...], recipe: Recipe, seed: int) -> Plan:
         sources=sources,
         rules=tuple(rules_of(recipe)),
         min_characters=recipe.min_characters,
+        chinese_words=recipe.chinese_words,
         seed=seed,
+        known=tuple(recipe.dedup.known) if recipe.dedup.known or recipe.dedup.keep_index else None,
         recipe=recipe.model_dump(mode="json"),
         **{name: _plain(kinds[name], getattr(recipe, name)) for name in PARTS},
     )
+
+
+def _check_weights(recipe: Recipe, sources: tuple[Source, ...]) -> None:
+    names = [source.name for source in sources]
+    strange = sorted(set(recipe.mix.weights if recipe.mix else ()) - set(names))
+    if strange:
+        hint = f"the run's sources: {', '.join(names)}"
+        raise Invalid(f"a weight is given to {strange[0]!r}, which is no source", field="recipe.mix.weights", hint=hint)
 
 
 def _plain(kind: Any, value: Any) -> Any:
@@ -66,7 +78,8 @@ def _plain(kind: Any, value: Any) -> Any:
 
 def _part(kind: Any, value: BaseModel) -> Any:
     hints = get_type_hints(kind)
-    return kind(**{field.name: _plain(hints[field.name], getattr(value, field.name)) for field in fields(kind)})
+    told = [field.name for field in fields(kind) if field.name in type(value).model_fields]
+    return kind(**{name: _plain(hints[name], getattr(value, name)) for name in told})
 
 
 def _seed(task_input: Mapping[str, Any]) -> int:

@@ -8,6 +8,8 @@ the cache; the duplicates across batches need little code and are left to the fi
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,11 @@ import pyarrow as pa
 
 from atoll.core.files import disk_full_named
 from atoll.data.engine.annotate import statistics
-from atoll.data.engine.curate.corpus import SCHEMA, Corpus
+from atoll.data.engine.curate.corpus import NOTES, SCHEMA, SIGNATURES, TEXTS, Corpus, write_array, write_batch
 from atoll.data.engine.curate.intake import Notation, noted
-from atoll.data.engine.dedup import Dedup, Near, find_duplicates
+from atoll.data.engine.dedup import Dedup, Near, Spans, find_duplicates
 from atoll.data.engine.kernel import IS_COMPILED, is_kept
+from atoll.data.engine.normalise.text import normalise_column
 from atoll.data.engine.runtimes.stages import Inline, Stages
 
 _TEXT = "A few words, and a few more words to be read: call 010-6552-9988, or write to the address of the house.\n"
@@ -31,16 +34,46 @@ def is_compiling() -> bool:
 
 
 def prepare(wanted: tuple[Notation, Dedup, Path]) -> None:
-    """Call what a run calls that notes and deduplicates so; what comes of it lies below the folder for a moment."""
+    """Call what a run calls that notes, deduplicates and cuts so; what comes of it lies in `state` for a moment."""
     notation, spec, state = wanted
+    with _folder(state) as folder:
+        noted(_documents(notation.normalise.unicode), notation, folder / "batch")
+        corpus = _deduplicated(folder, spec)
+        Spans(np.zeros(1, np.int32), np.zeros(1, np.int64), np.ones(1, np.int64)).apply(corpus.batches[0].texts)
+
+
+def prepare_deciding(spec: Dedup, state: Path) -> None:
+    """Call what the process that decides calls, unless that is yet to be compiled; it needs next to no notes."""
+    if is_compiling():
+        return
+    near, count = spec.near or Near(), len(_TEXTS)
+    with _folder(state) as folder:
+        (folder / "batch").mkdir()
+        numbers = np.arange(count)
+        notes = {"digest_low": pa.array(numbers.astype(np.uint64)), "digest_high": pa.array(numbers.astype(np.uint64))}
+        write_batch(folder / "batch" / TEXTS, _documents("nfc"))
+        write_batch(folder / "batch" / NOTES, pa.record_batch(notes | {"characters": pa.array(numbers)}))
+        write_array(folder / "batch" / SIGNATURES, np.zeros((count, near.permutations), np.uint32))
+        _deduplicated(folder, spec)
+
+
+def _documents(unicode: str) -> pa.RecordBatch:
     columns = {name: pa.array([""] * len(_TEXTS), pa.string()) for name in SCHEMA.names}
-    columns |= {"id": pa.array(["1", "2", "3"], pa.string()), "text": pa.array(_TEXTS, pa.string())}
+    texts = normalise_column(_TEXTS, ["text"] * len(_TEXTS), unicode)
+    return pa.record_batch(columns | {"id": pa.array(["1", "2", "3"], pa.string()), "text": texts}, SCHEMA)
+
+
+@contextmanager
+def _folder(state: Path) -> Iterator[Path]:
     state.mkdir(parents=True, exist_ok=True)
     with disk_full_named(state), tempfile.TemporaryDirectory(prefix=".prepare-", dir=state) as name:
-        folder = Path(name)
-        noted(pa.record_batch(columns, SCHEMA), notation, folder / "batch")
-        corpus = Corpus.of([folder / "batch"], [len(_TEXTS)])
-        find_duplicates(corpus, Stages(folder / "state", Inline()), spec, np.ones(len(corpus), bool))
+        yield Path(name)
+
+
+def _deduplicated(folder: Path, spec: Dedup) -> Corpus:
+    corpus = Corpus.of([folder / "batch"], [len(_TEXTS)])
+    find_duplicates(corpus, Stages(folder / "state", Inline(), is_durable=False), spec, np.ones(len(corpus), bool))
+    return corpus
 
 
 def plain(spec: Dedup) -> Dedup:

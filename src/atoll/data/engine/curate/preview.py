@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from atoll.core.errors import Invalid
 from atoll.data.archive import Opened
 from atoll.data.engine.curate.judge import KEPT, Check, checks_of, first_reasons
-from atoll.data.engine.curate.planning import plan_of
+from atoll.data.engine.curate.planning import plan_with
 from atoll.data.layout import path_of
 from atoll.data.recipes import Recipe, parse_recipe
 
@@ -27,7 +27,7 @@ NOTES = "notes"
 KEPT_NAME, TO_COMPARE = "kept", "to_compare"
 SAMPLES_MAX = 3
 UNDECIDED = (
-    *("normalise", "dedup", "decontaminate", "mix", "quality"),
+    *("normalise", "chinese_words", "dedup", "decontaminate", "mix", "quality"),
     *("split", "pack", "questions"),
 )
 """Parts of a recipe whose change the notes cannot tell the outcome of."""
@@ -37,11 +37,13 @@ Names = NDArray[np.object_]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A reason (or kept, or to_compare): documents with it before and after, and ids of some that come or go."""
+    """A reason (or kept, or to_compare): documents with it before and after, how many come and go, ids of some."""
 
     rule: str
     before: int
     after: int
+    coming: int = 0
+    going: int = 0
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
 
@@ -80,7 +82,7 @@ def reasons_after(before: Names, former: Sequence[str], checks: Sequence[Check],
 
 
 def _checks(recipe: Recipe) -> list[Check]:
-    return checks_of(plan_of({"sources": [{"kind": "stdlib"}], "recipe": recipe}))
+    return checks_of(plan_with((), recipe, 0))
 
 
 def _notes(opened: Opened) -> pa.Table:
@@ -97,8 +99,9 @@ def _notes(opened: Opened) -> pa.Table:
 
 def _change(name: str, before: Names, after: Names, ids: pa.ChunkedArray) -> Change:
     was, is_now = before == name, after == name
-    samples = [_ids(ids, mask) for mask in (is_now & ~was, was & ~is_now)]
-    return Change(name, int(was.sum()), int(is_now.sum()), *samples)
+    coming, going = is_now & ~was, was & ~is_now
+    before_after, changed = (int(was.sum()), int(is_now.sum())), (int(coming.sum()), int(going.sum()))
+    return Change(name, *before_after, *changed, _ids(ids, coming), _ids(ids, going))
 
 
 def _ids(ids: pa.ChunkedArray, mask: NDArray[Any]) -> tuple[str, ...]:

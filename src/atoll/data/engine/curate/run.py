@@ -21,7 +21,8 @@ from atoll.core.sealed import DataKey
 from atoll.data.engine.curate import curation
 from atoll.data.engine.curate.curation import Place
 from atoll.data.engine.curate.dataset import put
-from atoll.data.engine.curate.fetch import Sealed, fetched
+from atoll.data.engine.curate.fetch import Sealed, Told, fetched
+from atoll.data.engine.curate.known import indexed
 from atoll.data.engine.curate.planning import plan_of
 from atoll.data.engine.curate.results import Blobs
 from atoll.data.engine.runtimes import runtime_of
@@ -33,7 +34,8 @@ Report = Callable[..., None]
 KEY_VARIABLE = "ATOLL_PRIVACY_KEY"
 """Where a task finds the project's key for hashes of, and stand-ins for, personal data."""
 
-NOT_OF_THE_PLAN = frozenset({"workers", "runtime", "names", "sealed"})
+TOLD = ("names", "known", "tokenizer", "door", "project")
+NOT_OF_THE_PLAN = frozenset({"workers", "runtime", "sealed", *TOLD})
 
 
 def curate(
@@ -45,9 +47,9 @@ def curate(
 ) -> dict[str, Any]:
     """Make the dataset `task_input` asks for in `store`; the result names its manifest, counts and funnel.
 
-    task_input: sources, recipe, seed, and optionally workers, runtime ("process" or "ray"), names (of uploads by
-    digest) and sealed (digests of the uploads that `keys` open). work: a folder for state, empty again when the run
-    is over, however it ends but by being killed.
+    task_input: sources, recipe, seed, and optionally workers, runtime ("process" or "ray"), what is TOLD besides (see
+    `fetch.Told`) and sealed (digests of the uploads that `keys` open). work: a folder for state, empty again when the
+    run is over, however it ends but by being killed.
     report(stage, done, total, unit) is called now and then.
     Raises Invalid for a wrong input, sources without documents, and when every document is dropped.
     """
@@ -68,19 +70,21 @@ def _curated(
     started_s, started_cpu_s = time.monotonic(), cpu_s()
     plan = plan_of({name: task_input[name] for name in task_input if name not in NOT_OF_THE_PLAN})
     sealed = Sealed(task_input.get("sealed") or (), keys)
-    inputs = fetched(plan, store, work / "inputs", task_input.get("names") or {}, sealed, report)
+    told = Told(sealed=sealed, **{name: task_input[name] for name in TOLD if task_input.get(name)})
+    inputs = fetched(plan, store, work / "inputs", told, report)
     place = Place(work, key=os.environ.get(KEY_VARIABLE, "").encode(), files=inputs.files)
     runtime = runtime_of(task_input.get("runtime", "process"), task_input.get("workers", 1))
     try:
-        curated = curation.curate(inputs.plan, place, runtime, report)
+        ready = indexed(inputs.plan, inputs.known, place, runtime, report)
+        curated = curation.curate(ready, place, runtime, report)
     finally:
         runtime.close()
     report("finish", 0, None, "shard")
     figures = {"cpu_s": cpu_of(runtime, started_cpu_s), "seconds": round(time.monotonic() - started_s, 3)}
     digest, manifest = put(curated, Blobs(store), figures, inputs.parents)
     curation.remember(curated)
-    told = {"counts": manifest.counts, "funnel": manifest.funnel, "privacy": manifest.privacy}
-    return {"manifest": digest, **told, "languages": manifest.languages, **figures}
+    figures_told = {"counts": manifest.counts, "funnel": manifest.funnel, "privacy": manifest.privacy}
+    return {"manifest": digest, **figures_told, "languages": manifest.languages, **figures}
 
 
 def cpu_of(runtime: Runtime, since_s: float) -> float:

@@ -15,29 +15,49 @@ DICTIONARY_COLUMNS = ("source", "reason", "language")
 """Columns of few different values; the others are written as they are."""
 
 
+ROW_GROUP_BYTES = 4 << 20
+"""A row group has at least so much, as it is in memory, but for the last of a table."""
+
+
 class Tables:
     """Open Parquet files, one a table; a table nothing was added to has no file."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writers: dict[str, pq.ParquetWriter] = {}
+        self._held: dict[str, list[pa.RecordBatch]] = {}
         self.rows: dict[str, int] = {}
 
     def __enter__(self) -> Tables:
         return self
 
-    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        for writer in self._writers.values():
-            writer.close()
+    def __exit__(self, error: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        try:
+            for name in self._held if error is None else ():
+                self._write(name)
+        finally:
+            for writer in self._writers.values():
+                writer.close()
 
     def add(self, name: str, batch: pa.RecordBatch) -> None:
         """Add rows to a table, whose columns are those of its first rows."""
         if not batch.num_rows:
             return
-        if name not in self._writers:
-            self._writers[name] = _writer(self._folder / f"{name}.parquet", batch.schema)
-        self._writers[name].write_batch(batch, row_group_size=max(1, batch.num_rows))
+        held = self._held.setdefault(name, [])
+        held.append(batch)
         self.rows[name] = self.rows.get(name, 0) + batch.num_rows
+        if sum(part.nbytes for part in held) >= ROW_GROUP_BYTES:
+            self._write(name)
+
+    def _write(self, name: str) -> None:
+        """Write what is held of a table as a row group."""
+        held, self._held[name] = self._held[name], []
+        if not held:
+            return
+        if name not in self._writers:
+            self._writers[name] = _writer(self._folder / f"{name}.parquet", held[0].schema)
+        table = pa.Table.from_batches(held)
+        self._writers[name].write_table(table, row_group_size=table.num_rows)
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:

@@ -1,15 +1,16 @@
 """What is done to texts before they are written: repeats cut, personal data acted on, sensitive words masked.
 
-Only texts of which the notes say that there is something to do are looked at one by one. Rejected texts are treated
-like kept ones, for they are written, too.
+Only texts of which something was noted, or that are cut, are looked at one by one. Rejected texts are treated like
+kept ones, for they are written, too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 from atoll.data.engine.curate.intake import finder_of
 from atoll.data.engine.curate.judge import Mask, column
 from atoll.data.engine.curate.plan import Privacy, Words
-from atoll.data.engine.dedup import Spans
+from atoll.data.engine.dedup import Spans as Cut
+from atoll.data.engine.scan import utf8_of
 
-UNTOUCHED = ("keep",)
+if TYPE_CHECKING:
+    from atoll.data.engine.privacy import Actions, Finder, Findings, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +51,31 @@ class Treated:
 
 
 def treat(
-    texts: pa.StringArray, ids: pa.StringArray, notes: pa.RecordBatch, spans: Spans | None, wanted: Treatment
+    texts: pa.StringArray, notes: pa.RecordBatch, findings: Findings | None, cut: Cut | None, wanted: Treatment
 ) -> Treated:
-    """The texts of a batch with its repeats cut, personal data acted on and words masked."""
-    count = len(texts)
-    changed, refused = np.zeros(count, bool), np.zeros(count, bool)
-    if spans is not None and len(spans):
-        texts = spans.apply(texts)
-        changed[spans.rows] = True
-    personal = _with_personal_data(notes, wanted) | (changed if wanted.privacy is not None else False)
-    masked = _to_mask(notes, wanted)
+    """Some texts with their repeats cut, personal data acted on and words masked.
+
+    findings: the personal data noted of them; in those that are cut it is looked for again.
+    """
+    changed, refused = np.zeros(len(texts), bool), np.zeros(len(texts), bool)
+    if cut is not None and len(cut):
+        texts = cut.apply(texts)
+        changed[cut.rows] = True
     found: dict[int, dict[str, int]] = {}
-    made: dict[int, str] = {}
-    for row in np.flatnonzero(personal | masked).tolist():
-        before = text = texts[row].as_py()
-        if personal[row]:
-            text, found[row] = _acted_on(text, ids[row].as_py(), wanted)
-        refused[row] = text is None
-        text = _masked(text or "", wanted) if masked[row] else text or ""
-        if text != before:
-            made[row] = text
-            changed[row] = True
-    return Treated(_replaced(texts, made), changed, refused, {row: kinds for row, kinds in found.items() if kinds})
+    made: dict[int, bytes] = {}
+    if wanted.privacy is not None:
+        assert findings is not None, "personal data is to be acted on, and none was looked for"
+        actions = actions_of(wanted.privacy, wanted.key)
+        personal = _personal(texts, findings, changed, actions.finder)
+        found = {row: dict(Counter(span.kind for span in spans)) for row, spans in personal.items()}
+        refused[[row for row, kinds in found.items() if actions.drops(kinds)]] = True
+        made = _acted_on(texts, personal, refused, actions)
+    made |= _masked(texts, made, np.flatnonzero(_to_mask(notes, wanted)).tolist(), wanted)
+    changed[list(made)] = True
+    return Treated(_replaced(texts, made), changed, refused, found)
 
 
-def summed(found: list[dict[str, int]]) -> Counter[str]:
+def summed(found: Iterable[Mapping[str, int]]) -> Counter[str]:
     """Counts of kinds over documents."""
     total: Counter[str] = Counter()
     for kinds in found:
@@ -80,45 +83,64 @@ def summed(found: list[dict[str, int]]) -> Counter[str]:
     return total
 
 
-def _with_personal_data(notes: pa.RecordBatch, wanted: Treatment) -> Mask:
-    names = [name for name in notes.schema.names if name.startswith("pii_")] if wanted.privacy is not None else []
-    return _positive(notes, names)
+def _personal(texts: pa.StringArray, findings: Findings, changed: Mask, finder: Finder) -> dict[int, list[Span]]:
+    """The personal data of each text that holds any: as noted, or found now where the text is no longer what it was."""
+    from atoll.data.engine.privacy import by_text
+
+    noted = by_text(findings[~changed[findings[:, 0]]])
+    again = np.flatnonzero(changed)
+    if not len(again):
+        return noted
+    return noted | {int(again[place]): spans for place, spans in finder.found(*utf8_of(texts.take(pa.array(again))))}
+
+
+def _acted_on(
+    texts: pa.StringArray, personal: Mapping[int, list[Span]], refused: Mask, actions: Actions
+) -> dict[int, bytes]:
+    """The texts that actions change; of those that are refused nothing is left."""
+    rows = [row for row in personal if not refused[row]]
+    before = [_bytes_of(texts, row) for row in rows]
+    after = actions.act(before, [personal[row] for row in rows])
+    made = {row: new for row, old, new in zip(rows, before, after, strict=True) if new != old}
+    return made | {row: b"" for row in personal if refused[row]}
+
+
+def _masked(
+    texts: pa.StringArray, made: Mapping[int, bytes], rows: Iterable[int], wanted: Treatment
+) -> dict[int, bytes]:
+    """Those of the rows that words are masked in, as `made` has them or as they were."""
+    lists = [finder_of(words, wanted.cache) for words in wanted.words if words.action == "mask"]
+    found: dict[int, bytes] = {}
+    for row in rows:
+        before = text = (made[row] if row in made else _bytes_of(texts, row)).decode()
+        for finder in lists:
+            text = finder.mask(text)
+        if text != before:
+            found[row] = text.encode()
+    return found
 
 
 def _to_mask(notes: pa.RecordBatch, wanted: Treatment) -> Mask:
-    return _positive(notes, [f"words_{words.name}" for words in wanted.words if words.action == "mask"])
-
-
-def _positive(notes: pa.RecordBatch, names: list[str]) -> Mask:
     result = np.zeros(notes.num_rows, bool)
-    for name in names:
-        result |= column(notes, name) > 0
+    for words in wanted.words:
+        if words.action == "mask":
+            result |= column(notes, f"words_{words.name}") > 0
     return result
 
 
-def _acted_on(text: str, document: str, wanted: Treatment) -> tuple[str | None, dict[str, int]]:
-    """The text, None when the document is to be dropped, and what was found in it."""
-    assert wanted.privacy is not None
-    outcome = actions_of(wanted.privacy, wanted.key).apply(text, document)
-    return getattr(outcome, "text", None), {kind: count for kind, count in outcome.counts.items() if count}
-
-
 @lru_cache(maxsize=4)
-def actions_of(privacy: Privacy, key: bytes) -> Any:
+def actions_of(privacy: Privacy, key: bytes) -> Actions:
     """The actions on personal data, built once in a process."""
     from atoll.data.engine.privacy import Actions
 
     return Actions(privacy.default, dict(privacy.actions), key, privacy.names)
 
 
-def _masked(text: str, wanted: Treatment) -> str:
-    for words in wanted.words:
-        if words.action == "mask":
-            text = finder_of(words, wanted.cache).mask(text)
-    return text
+def _bytes_of(texts: pa.StringArray, row: int) -> bytes:
+    return texts[row].as_buffer().to_pybytes()  # type: ignore[no-any-return]
 
 
-def _replaced(texts: pa.StringArray, made: dict[int, str]) -> pa.StringArray:
+def _replaced(texts: pa.StringArray, made: Mapping[int, bytes]) -> pa.StringArray:
     if not made:
         return texts
     mask = np.zeros(len(texts), bool)

@@ -7,9 +7,10 @@ Which questions stay is decided over all items afterwards (`asking`).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -19,12 +20,16 @@ from numpy.typing import NDArray
 from atoll.data.engine.compose.pack import Packer
 from atoll.data.engine.compose.split import TRAIN
 from atoll.data.engine.compose.tokenizer import tokenizer_of
-from atoll.data.engine.curate.corpus import Batch, Corpus
+from atoll.data.engine.curate.corpus import TEXTS, Batch, Corpus
 from atoll.data.engine.curate.decide import Decision, cuts_of
+from atoll.data.engine.curate.intake import findings_in
 from atoll.data.engine.curate.judge import KEPT, Mask
-from atoll.data.engine.curate.plan import Pack
+from atoll.data.engine.curate.mapped import portions
+from atoll.data.engine.curate.plan import Near, Pack
 from atoll.data.engine.curate.tables import Tables
 from atoll.data.engine.curate.treat import Treated, Treatment, lengths_of, summed, treat
+from atoll.data.engine.dedup import Spans
+from atoll.data.engine.dedup.entries import TABLE, table_of
 from atoll.data.engine.questions.asking import Asking, Pairs, readable
 
 COUNTS = "counts.json"
@@ -35,18 +40,22 @@ HIDDEN_NOTES = ("digest_low", "digest_high")
 """Columns that only the engine needs."""
 
 SHARD_BYTES = 32 << 20
+PORTION_BYTES = 2 << 20
 ITEMS_MIN = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """How documents are written; the same for all items. `characters_min` holds again after treatment."""
+    """How documents are written; the same for all items. `characters_min` holds again after treatment. `index`: the
+    settings of the index that is kept of the documents as they were read, None for none.
+    """
 
     decision: Decision
     treatment: Treatment
     asking: Asking
     pack: Pack | None
     characters_min: int
+    index: Near | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +95,26 @@ def write_out(item: Item, folder: Path) -> None:
     cuts = cuts_of(writing.decision)
     with Tables(folder) as tables, Pairs(folder) as pairs:
         for number, batch in enumerate(item.batches, item.first):
-            share = _share_of(batch, writing, None if cuts is None else cuts[number])
-            share.add_to(tables, told)
-            pairs.add(share.documents, share.side, share.kept, writing.asking)
-            if packer is not None:
-                train = share.taken("train")
-                packer.add(train.column("id"), train.column("text"))
+            for share in _shares_of(batch, writing, None if cuts is None else cuts[number]):
+                share.add_to(tables, told)
+                pairs.add(share.documents, share.decided.sides, share.kept, writing.asking)
+                if packer is not None:
+                    train = share.taken("train")
+                    packer.add(train.column("id"), train.column("text"))
+                del share  # or it would be in memory while the next is made
+            if writing.index is not None:
+                tables.add(TABLE, _index_of(batch, writing.decision, writing.index))
         told.rows = tables.rows
     if packer is not None and told.rows.get("train"):
         packed = packer.write(folder / "packed.parquet")
         told.rows = {**told.rows, "packed": packed.sequences}
     (folder / COUNTS).write_bytes(orjson.dumps(told.as_dict()))
+
+
+def _index_of(batch: Batch, decision: Decision, near: Near) -> pa.RecordBatch:
+    """What later runs know the batch's documents by that were decided to stay."""
+    reasons = decision.reasons[batch.first : batch.first + batch.rows]
+    return table_of(batch, np.flatnonzero(reasons == KEPT), near)
 
 
 class _Told:
@@ -114,29 +132,44 @@ class _Told:
         return dict(vars(self))
 
 
+class _Decided(NamedTuple):
+    """The decision about some rows."""
+
+    reasons: NDArray[np.int16]
+    sides: NDArray[np.int8]
+    times: NDArray[np.int16]
+    clusters: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, decision: Decision, rows: slice) -> _Decided:
+        return cls(decision.reasons, decision.sides, decision.times, decision.clusters).within(rows)
+
+    def within(self, rows: slice) -> _Decided:
+        return _Decided(self.reasons[rows], self.sides[rows], self.times[rows], self.clusters[rows])
+
+
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """A batch ready to be written: treated documents, as they are `shown`, reasons (KEPT or a place in `names`)."""
+    """Some rows of a batch ready to be written: treated documents, as they are `shown`, and what was decided, with
+    reasons that are KEPT or a place in `names`.
+    """
 
-    batch: Batch
+    notes: pa.RecordBatch
     documents: pa.RecordBatch
     shown: pa.RecordBatch
     treated: Treated
     names: tuple[str, ...]
-    reasons: NDArray[np.int16]
-    side: NDArray[np.int8]
-    times: NDArray[np.int16]
-    clusters: NDArray[np.int64]
+    decided: _Decided
 
     @property
     def kept(self) -> Mask:
-        kept: Mask = self.reasons == KEPT
+        kept: Mask = self.decided.reasons == KEPT
         return kept
 
     def taken(self, side: str) -> pa.RecordBatch:
         """id, text and source of the documents of a side, each as often as it is taken."""
-        rows = np.flatnonzero(self.kept & (self.side == SIDES.index(side)))
-        rows = np.repeat(rows, self.times[rows])
+        rows = np.flatnonzero(self.kept & (self.decided.sides == SIDES.index(side)))
+        rows = np.repeat(rows, self.decided.times[rows])
         return self.shown.select(["id", "text", "source"]).take(pa.array(rows))
 
     def add_to(self, tables: Tables, told: _Told) -> None:
@@ -147,13 +180,13 @@ class _Share:
         self._tell(told)
 
     def _reason_names(self) -> pa.StringArray:
-        places = self.reasons.astype(np.int64) % (len(self.names) + 1)  # KEPT is behind the last name
+        places = self.decided.reasons.astype(np.int64) % (len(self.names) + 1)  # KEPT is behind the last name
         return pa.array([*self.names, ""], pa.string()).take(pa.array(places))
 
     def _notes(self) -> pa.RecordBatch:
-        documents, notes = self.documents, self.batch.notes
+        documents, notes = self.documents, self.notes
         columns = {"id": documents.column("id"), "source": documents.column("source"), "reason": self._reason_names()}
-        columns["cluster"] = pa.array(np.asarray(self.clusters))
+        columns["cluster"] = pa.array(np.asarray(self.decided.clusters))
         names = [name for name in notes.schema.names if name not in HIDDEN_NOTES]
         return pa.record_batch(columns | {name: notes.column(name) for name in names})
 
@@ -167,10 +200,10 @@ class _Share:
         told.documents += int(kept.sum())
         told.characters += int(lengths_of(self.shown.column("text"))[kept].sum())
         told.personal.update(summed([kinds for row, kinds in self.treated.found.items() if kept[row]]))
-        if "language" in self.batch.notes.schema.names:
-            told.languages.update(self.batch.notes.column("language").filter(pa.array(kept)).to_pylist())
-        for place in np.unique(self.reasons[~kept]).tolist():
-            rows = np.flatnonzero(self.reasons == place)
+        if "language" in self.notes.schema.names:
+            told.languages.update(self.notes.column("language").filter(pa.array(kept)).to_pylist())
+        for place in np.unique(self.decided.reasons[~kept]).tolist():
+            rows = np.flatnonzero(self.decided.reasons == place)
             name = self.names[place]
             told.dropped[name] += len(rows)
             samples = told.samples.setdefault(name, [])
@@ -186,21 +219,48 @@ def names_of(decision: Decision) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*decision.names, "privacy", "emptied"]))
 
 
-def _share_of(batch: Batch, writing: Writing, spans: Any) -> _Share:
-    decision = writing.decision
-    here = slice(batch.first, batch.first + batch.rows)
-    documents, notes = batch.documents, batch.notes
-    treated = treat(documents.column("text"), documents.column("id"), notes, spans, writing.treatment)
-    names = names_of(decision)
-    reasons = np.array(decision.reasons[here])
+def _shares_of(batch: Batch, writing: Writing, cut: Spans | None) -> Iterator[_Share]:
+    """The batch in portions of about PORTION_BYTES of text, of which one at a time is in memory."""
+    decided = _Decided.of(writing.decision, slice(batch.first, batch.first + batch.rows))
+    notes, findings = batch.notes, findings_in(batch.folder)
+    for rows, documents in portions(batch.folder / TEXTS, PORTION_BYTES):
+        found = None if findings is None else _rows_of(findings, rows)
+        treated = treat(
+            documents.column("text"), notes[rows], found, None if cut is None else _cut_of(cut, rows), writing.treatment
+        )
+        yield _share_of(documents, notes[rows], treated, decided.within(rows), writing)
+        del treated
+
+
+def _share_of(
+    documents: pa.RecordBatch, notes: pa.RecordBatch, treated: Treated, decided: _Decided, writing: Writing
+) -> _Share:
+    names = names_of(writing.decision)
+    written = documents.set_column(documents.schema.get_field_index("text"), "text", treated.texts)
+    reasons = _final(decided.reasons, treated, names, writing.characters_min)
+    return _Share(notes, written, readable(written), treated, names, decided._replace(reasons=reasons))
+
+
+def _final(
+    reasons: NDArray[np.int16], treated: Treated, names: tuple[str, ...], characters_min: int
+) -> NDArray[np.int16]:
+    """The reasons, with what only the treated text tells."""
+    reasons = np.array(reasons)
     reasons[(reasons == KEPT) & treated.refused] = names.index("privacy")
-    lengths = lengths_of(treated.texts)
-    emptied = treated.changed & (lengths < max(1, writing.characters_min))
+    emptied = treated.changed & (lengths_of(treated.texts) < max(1, characters_min))
     reasons[(reasons == KEPT) & emptied] = names.index("emptied")
-    place = documents.schema.get_field_index("text")
-    written = documents.set_column(place, "text", treated.texts)
-    sides, times, clusters = decision.sides[here], decision.times[here], decision.clusters[here]
-    return _Share(batch, written, readable(written), treated, names, reasons, sides, times, clusters)
+    return reasons
+
+
+def _rows_of(table: NDArray[np.int32], rows: slice) -> NDArray[np.int32]:
+    """Those rows of a table whose first column, ascending, says which they belong to; counted from the first."""
+    low, high = np.searchsorted(table[:, 0], [rows.start, rows.stop])
+    return table[low:high] - np.array([rows.start, *[0] * (table.shape[1] - 1)], np.int32)
+
+
+def _cut_of(cut: Spans, rows: slice) -> Spans:
+    low, high = np.searchsorted(cut.rows, [rows.start, rows.stop])
+    return Spans(cut.rows[low:high] - np.int32(rows.start), cut.starts[low:high], cut.stops[low:high])
 
 
 def counts_in(folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from atoll.data.engine.curate.corpus import Corpus
 from atoll.data.engine.dedup import exact, index, near, repeats, semantic, urls
 from atoll.data.engine.dedup.cuts import Cuts, Spans
+from atoll.data.engine.dedup.embedder import Embed
 from atoll.data.engine.dedup.exact import Indices, Mask
 from atoll.data.engine.dedup.keep import losers, ranks
 from atoll.data.engine.dedup.spec import Dedup, Lines, Near, Semantic, Substrings
@@ -50,9 +51,7 @@ class Verdict:
     cuts: Cuts | None
 
 
-def find_duplicates(
-    corpus: Corpus, stages: Stages, spec: Dedup, members: Mask, embed: semantic.Embed | None = None
-) -> Verdict:
+def find_duplicates(corpus: Corpus, stages: Stages, spec: Dedup, members: Mask, embed: Embed | None = None) -> Verdict:
     """Find the duplicates among `members`, a mask over the documents of those no earlier step dropped.
 
     stages: their folder must belong to these documents, members and spec, for what it holds is not redone. embed: what

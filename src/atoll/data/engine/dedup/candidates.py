@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.data.engine.annotate.minhash import band_keys, rows_of_band
+from atoll.data.engine.annotate.minhash import rows_of_band
 from atoll.data.engine.curate.corpus import Batch, Corpus
+from atoll.data.engine.dedup import raw
 from atoll.data.engine.dedup.exact import Indices, digests, grouped
-from atoll.data.engine.dedup.forest import Pairs
+from atoll.data.engine.dedup.forest import Pairs, distinct
 from atoll.data.engine.dedup.spec import Near
+from atoll.data.engine.hashing import mix_one, powers
 from atoll.data.engine.kernel import inner, kernel
 from atoll.data.engine.runtimes.stages import Stages
 
@@ -30,41 +32,49 @@ BUCKET_MAX = 16
 NEIGHBOURS = 8
 DEVIATIONS = 4.0
 
-KEYS, SKETCH, FILLED, STANDING, PAIRS = "keys.npy", "sketch.npy", "filled.npy", "standing.npy", "pairs.npy"
+KEYS, SKETCH, FILLED, STANDING, PAIRS = "keys.u64", "sketch.u8", "filled.bool", "standing.i64", "pairs.u64"
+BAND_TEXTS = 1 << 18
+"""Texts times bands that one item looks at, about; a band of more is an item by itself."""
 
 Sketch = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """standing: int64, the first document of each text that has shingles. pairs: a file of Pairs of places in it for
-    each band, each pair once, the smaller place first."""
+    """standing: int64, the first document of each text that has shingles. sketch: their signatures' lowest bytes, uint8
+    (texts, permutations), mapped. pairs: files of Pairs of places in both, the smaller place first; no pair twice in a
+    file."""
 
     standing: Indices
+    sketch: Sketch
     pairs: list[Path]
 
 
 @dataclass(frozen=True, slots=True)
-class _Band:
-    number: int
+class _Bands:
+    numbers: range
     rows: int
-    agreements_min: int
+    near: Near
+    batch_rows: tuple[int, ...]
     keys: tuple[Path, ...]
-    sketch: Path
+    texts: Path
 
 
 def candidates(corpus: Corpus, stages: Stages, near: Near) -> Candidates:
-    """The candidate pairs of all texts of the corpus; by stages, one band in memory at a time."""
+    """The candidate pairs of all texts of the corpus; by stages, with the keys of one band in memory."""
     rows = rows_of_band(near.threshold, near.permutations)
     bands = near.permutations // rows
     noted = stages.map("dedup-keys", _note_batch, [(batch, rows, bands) for batch in corpus])
-    joined = stages.map("dedup-sketch", _join_batches, [(list(corpus), noted)] if noted else [], "file")
+    joined = stages.map("dedup-sketch", _join_batches, [(list(corpus), noted, near)] if noted else [], "file")
     if not joined:
-        return Candidates(np.empty(0, np.int64), [])
-    keys = tuple(folder / KEYS for folder in noted)
-    items = [_Band(band, rows, agreements_min(near), keys, joined[0]) for band in range(bands)]
-    found = stages.map("dedup-bands", _pair_band, items, "band")
-    return Candidates(np.load(joined[0] / STANDING), [folder / PAIRS for folder in found])
+        return Candidates(np.empty(0, np.int64), np.empty((0, near.permutations), np.uint8), [])
+    keys, batch_rows = tuple(folder / KEYS for folder in noted), tuple(batch.rows for batch in corpus)
+    standing = raw.read(joined[0] / STANDING, np.int64)
+    at_once = max(1, BAND_TEXTS // max(1, len(standing)))
+    numbers = [range(band, min(band + at_once, bands)) for band in range(0, bands, at_once)]
+    items = [_Bands(some, rows, near, batch_rows, keys, joined[0]) for some in numbers]
+    found = stages.map("dedup-bands", _pair_bands, items, "bands")
+    return Candidates(standing, _sketch_in(joined[0], near), [folder / PAIRS for folder in found])
 
 
 def agreements_min(near: Near) -> int:
@@ -85,12 +95,19 @@ def pairs_of(keys: NDArray[np.uint64], sketch: Sketch, first_row: int, least: in
         members = order[bounds[0] : bounds[-1]]
         found = _pair_buckets(members, bounds - bounds[0], sketch, first_row, least, BUCKET_MAX, NEIGHBOURS)
         parts.append(found)
-    return np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
+    return distinct(np.concatenate([np.empty(0, np.uint64), *parts]))
+
+
+def likeness(sketch: Sketch, pairs: Indices) -> NDArray[np.int32]:
+    """How many entries the signatures of each pair (int64 (pairs, 2)) share, one in 256 others taken for equal."""
+    result = np.empty(len(pairs), np.int32)
+    _count_agreements(sketch, pairs, result)
+    return result
 
 
 def _buckets(keys: NDArray[np.uint64]) -> tuple[Indices, Indices]:
     """The places of keys that occur twice or more, group by group and ascending in each; where the groups start."""
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys)
     ordered = keys[order]
     is_equal = ordered[1:] == ordered[:-1]
     in_group = np.zeros(len(keys), bool)
@@ -98,9 +115,9 @@ def _buckets(keys: NDArray[np.uint64]) -> tuple[Indices, Indices]:
     in_group[:-1] |= is_equal
     begins = np.ones(len(keys), bool)
     begins[1:] = ~is_equal
-    kept = order[in_group]
-    starts = np.flatnonzero(begins[in_group])
-    return kept, np.append(starts, len(kept))
+    first = begins[in_group]
+    placed = np.sort(np.cumsum(first) << 32 | order[in_group])  # faster than a stable sort of all keys
+    return placed & 0xFFFFFFFF, np.append(np.flatnonzero(first), len(placed))
 
 
 def _portions(starts: Indices, texts_max: int = 1 << 17) -> list[tuple[int, int]]:
@@ -111,13 +128,33 @@ def _portions(starts: Indices, texts_max: int = 1 << 17) -> list[tuple[int, int]
     return list(pairwise(edges))
 
 
+@kernel
+def _key(signatures: NDArray[np.uint32], rows: int, powers: NDArray[np.uint64], keys: NDArray[np.uint64]) -> None:
+    """keys[band]: what `band_keys` gives for each text."""
+    for text in range(len(signatures)):
+        for band in range(len(keys)):
+            value = np.uint64(0)
+            for row in range(rows):
+                value += (np.uint64(signatures[text, band * rows + row]) + np.uint64(1)) * powers[row]
+            keys[band, text] = mix_one(value)
+
+
 @inner
 def agreements(one: Sketch, other: Sketch) -> int:
     """How many entries two signatures share, one in 256 others taken for equal."""
-    total = 0
-    for place in range(len(one)):
-        total += one[place] == other[place]
-    return total
+    total = np.int64(0)
+    for begin in range(0, len(one), 128):
+        few = np.uint8(0)
+        for place in range(begin, min(begin + 128, len(one))):
+            few = np.uint8(few + np.uint8(one[place] == other[place]))  # narrow: as many at once as there are bytes
+        total += np.int64(few)
+    return int(total)
+
+
+@kernel
+def _count_agreements(sketch: Sketch, pairs: Indices, result: NDArray[np.int32]) -> None:
+    for pair in range(len(pairs)):
+        result[pair] = agreements(sketch[pairs[pair, 0]], sketch[pairs[pair, 1]])
 
 
 @inner
@@ -186,40 +223,46 @@ def _pair(one: int, other: int, sketch: Sketch, least: int, pairs: Pairs, count:
 def _note_batch(item: tuple[Batch, int, int], folder: Path) -> None:
     """The band keys (bands, documents), the sketch (documents, permutations) and who has shingles, of one batch."""
     batch, rows, bands = item
-    signatures = batch.signatures
+    signatures = np.asarray(batch.signatures)
     keys = np.empty((bands, batch.rows), np.uint64)
-    for band in range(bands):
-        keys[band] = band_keys(signatures, band, rows)
-    np.save(folder / KEYS, keys)
-    np.save(folder / SKETCH, signatures.astype(np.uint8))
-    np.save(folder / FILLED, (signatures != 0xFFFFFFFF).any(axis=1))
+    _key(signatures, rows, powers(rows), keys)
+    raw.write(folder / KEYS, keys)
+    raw.write(folder / SKETCH, signatures.astype(np.uint8))
+    raw.write(folder / FILLED, (signatures != 0xFFFFFFFF).any(axis=1))
 
 
-def _join_batches(item: tuple[list[Batch], list[Path]], folder: Path) -> None:
+def _join_batches(item: tuple[list[Batch], list[Path], Near], folder: Path) -> None:
     """Which documents stand for their texts, ordered by digest, and the sketches in that order, in one file."""
-    batches, noted = item
-    filled = np.concatenate([np.load(place / FILLED) for place in noted])
+    batches, noted, near = item
+    filled = np.concatenate([raw.read(place / FILLED, np.bool_) for place in noted])
     _, firsts = grouped(*digests(Corpus(batches)))
     standing = firsts[filled[firsts]]
-    np.save(folder / STANDING, standing)
+    raw.write(folder / STANDING, standing)
     place_of = np.full(len(filled), -1, np.int64)
     place_of[standing] = np.arange(len(standing))
-    columns = np.load(noted[0] / SKETCH, mmap_mode="r").shape[1]
-    shape = (len(standing), columns)
-    sketch = np.lib.format.open_memmap(folder / SKETCH, "w+", np.uint8, shape) if len(standing) else np.empty(shape)
+    shape = (len(standing), near.permutations)
+    if not len(standing):
+        raw.write(folder / SKETCH)
+        return
+    sketch = np.memmap(folder / SKETCH, np.uint8, "w+", shape=shape)
     for batch, place in zip(batches, noted, strict=True):
         places = place_of[batch.first : batch.first + batch.rows]
-        sketch[places[places >= 0]] = np.load(place / SKETCH)[places >= 0]
+        sketch[places[places >= 0]] = _sketch_in(place, near)[places >= 0]
 
 
-def _pair_band(item: _Band, folder: Path) -> None:
-    standing = np.load(item.sketch / STANDING)
-    parts = [np.load(path, mmap_mode="r")[item.number] for path in item.keys]
-    keys = np.concatenate(parts)[standing]
-    if len(standing):
-        sketch = np.load(item.sketch / SKETCH, mmap_mode="r")
-        first_row = (item.number + 1) * item.rows
-        pairs = pairs_of(keys, np.asarray(sketch), first_row, item.agreements_min)
-    else:
-        pairs = np.empty(0, np.uint64)
-    np.save(folder / PAIRS, pairs)
+def _sketch_in(folder: Path, near: Near) -> Sketch:
+    return raw.mapped(folder / SKETCH, np.uint8, near.permutations)
+
+
+def _pair_bands(item: _Bands, folder: Path) -> None:
+    standing = raw.read(item.texts / STANDING, np.int64)
+    sketch = _sketch_in(item.texts, item.near)
+    parts = [np.empty(0, np.uint64)]
+    for band in item.numbers if len(standing) else ():
+        keys = np.concatenate([_keys_of(band, *place) for place in zip(item.keys, item.batch_rows, strict=True)])
+        parts.append(pairs_of(keys[standing], sketch, (band + 1) * item.rows, agreements_min(item.near)))
+    raw.write(folder / PAIRS, parts[-1] if len(item.numbers) == 1 else distinct(np.concatenate(parts)))
+
+
+def _keys_of(band: int, path: Path, rows: int) -> NDArray[np.uint64]:
+    return raw.read(path, np.uint64, rows, 8 * band * rows)

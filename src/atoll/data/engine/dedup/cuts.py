@@ -13,10 +13,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from atoll.data.engine.dedup import raw
 from atoll.data.engine.dedup.exact import Indices
 from atoll.data.engine.kernel import kernel
 
-FILE = "cuts.npz"
+FILE = "cuts"
+
+SPAN_BYTES = 20
 
 Bytes = NDArray[np.uint8]
 
@@ -48,8 +51,15 @@ class Spans:
         _copy_rest(data, starts, self.rows, self.starts, self.stops, left, offsets)
         return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(left))
 
-    def save(self, folder: Path) -> None:
-        np.savez(folder / FILE, rows=self.rows, starts=self.starts, stops=self.stops)
+    def write(self, path: Path) -> None:
+        raw.write(path, self.starts, self.stops, self.rows)
+
+    @classmethod
+    def read(cls, path: Path) -> Spans:
+        """What `write` wrote."""
+        count = path.stat().st_size // SPAN_BYTES
+        starts, stops = raw.read(path, np.int64, 2 * count).reshape(2, count)
+        return cls(raw.read(path, np.int32, count, 16 * count), starts, stops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +69,7 @@ class Cuts:
     folder: Path
 
     def __getitem__(self, batch: int) -> Spans:
-        with np.load(self.folder / f"{batch:06d}" / FILE) as found:
-            return Spans(found["rows"], found["starts"], found["stops"])
+        return Spans.read(self.folder / f"{batch:06d}" / FILE)
 
 
 def united(parts: Sequence[Spans]) -> Spans:

@@ -1,11 +1,10 @@
 """A kept index of earlier runs: what is in it, or near to something in it, is not new.
 
 An index is a folder with one folder for each run that was added, named by the run's fingerprint and put there by one
-rename: a run is in it whole or not at all, adding it again changes nothing, and a reader never sees half of one. A run
-holds, of each document it kept, the digest, the URL's digest, the signature (its lowest bytes), and the shingle set as
-the upper halves of the hashes, which moves a Jaccard index by less than .001 in texts of up to a million words.
+rename: a run is in it whole or not at all, adding it again changes nothing, and a reader never sees half of one. What
+a run holds of a document is said in `entries`.
 
-Runs are looked at one after the other, so the cost of a lookup grows with their number; texts themselves are not held.
+Runs are looked at one after the other, so the cost of a lookup grows with their number.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.core.errors import Invalid
-from atoll.core.files import disk_full_named, read_json, sync_folder, write_json
+from atoll.core.files import disk_full_named, read_json, sync_folder
 from atoll.data.engine.annotate.minhash import band_keys, rows_of_band
 from atoll.data.engine.curate.corpus import Batch, Corpus
 from atoll.data.engine.dedup import urls
@@ -34,6 +33,21 @@ from atoll.data.engine.dedup.candidates import (
     agreements_min,
     forest_value,
 )
+from atoll.data.engine.dedup.entries import (
+    ABOUT,
+    DIGESTS,
+    KEYS,
+    ROWS,
+    SHINGLES,
+    SKETCH,
+    STARTS,
+    URLS,
+    entries_in,
+    entries_of,
+    halves,
+    rows_in,
+    write_run,
+)
 from atoll.data.engine.dedup.exact import Indices, Mask, digests
 from atoll.data.engine.dedup.forest import members_of
 from atoll.data.engine.dedup.spec import Dedup, Near
@@ -42,10 +56,7 @@ from atoll.data.engine.hashing import U64
 from atoll.data.engine.kernel import inner, kernel
 from atoll.data.engine.runtimes.stages import Stages
 
-ABOUT, DIGESTS, URLS, KEYS, ROWS, SKETCH, STARTS, SHINGLES, KNOWN = (
-    *("run.json", "digests.npy", "urls.npy", "keys.npy", "rows.npy", "sketch.npy", "starts.npy", "shingles.u32"),
-    "known.npy",
-)
+KNOWN = "known.npy"
 _FINGERPRINT = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
 
 U32 = NDArray[np.uint32]
@@ -59,6 +70,26 @@ def add(folder: Path, corpus: Corpus, kept: Mask, spec: Dedup, fingerprint: str)
     if not _FINGERPRINT.fullmatch(fingerprint):
         raise Invalid(f"{fingerprint!r} cannot name a run", hint="letters, digits, - and _, 128 at most")
     near = spec.near or Near()
+    numbers = np.flatnonzero(kept)
+    return _put_run(
+        folder,
+        fingerprint,
+        near,
+        lambda making: write_run(making, entries_of(corpus, numbers, near), len(numbers), near),
+    )
+
+
+def add_tables(folder: Path, files: Sequence[Path], near: Near, fingerprint: str) -> bool:
+    """Add the documents that tables of entries (Parquet files) tell of; False when that run is there already.
+
+    The signatures in them must have the length, and the shingles the sizes, that `near` names.
+    """
+    return _put_run(
+        folder, fingerprint, near, lambda making: write_run(making, entries_in(files), rows_in(files), near)
+    )
+
+
+def _put_run(folder: Path, fingerprint: str, near: Near, write: Callable[[Path], None]) -> bool:
     runs(folder, near)
     place, making = folder / fingerprint, folder / f".{fingerprint}.{os.getpid()}"
     if place.exists():
@@ -67,7 +98,7 @@ def add(folder: Path, corpus: Corpus, kept: Mask, spec: Dedup, fingerprint: str)
     making.mkdir(parents=True)
     try:
         with disk_full_named(making):
-            _write(making, corpus, np.flatnonzero(kept), near)
+            write(making)
         _put(making, place)
     finally:
         shutil.rmtree(making, ignore_errors=True)
@@ -132,65 +163,6 @@ def _put(making: Path, place: Path) -> None:
     sync_folder(place.parent)
 
 
-def _write(folder: Path, corpus: Corpus, numbers: Indices, near: Near) -> None:
-    high, low = digests(corpus)
-    np.save(folder / DIGESTS, _sorted(high[numbers], low[numbers]))
-    keys = [urls.keys_of(batch.documents.column("url").to_pylist())[rows] for batch, rows in _by_batch(corpus, numbers)]
-    with_url = np.concatenate([np.empty((0, 2), np.uint64), *keys])
-    with_url = with_url[with_url.any(axis=1)]
-    np.save(folder / URLS, _sorted(with_url[:, 0], with_url[:, 1]))
-    _write_signatures(folder, corpus, numbers, near)
-    _write_shingles(folder, corpus, numbers, near)
-    write_json(folder / ABOUT, {"near": asdict(near), "documents": len(numbers)})
-
-
-def _write_signatures(folder: Path, corpus: Corpus, numbers: Indices, near: Near) -> None:
-    """The sketches, and for each band the keys in order with the rows they belong to, likely pairs side by side."""
-    rows = rows_of_band(near.threshold, near.permutations)
-    bands = near.permutations // rows
-    parts = [np.empty((0, near.permutations), np.uint8)]
-    keys = np.empty((bands, len(numbers)), np.uint64)
-    done = 0
-    for batch, some in _by_batch(corpus, numbers):
-        signatures = batch.signatures[some]
-        parts.append(signatures.astype(np.uint8))
-        for band in range(bands):
-            keys[band, done : done + len(some)] = band_keys(signatures, band, rows)
-        done += len(some)
-    sketch = np.concatenate(parts)
-    order = np.empty((bands, len(numbers)), np.uint32)
-    for band in range(bands):
-        order[band] = np.lexsort((_forest_values(sketch, (band + 1) * rows), keys[band]))
-        keys[band] = keys[band, order[band]]
-    np.save(folder / SKETCH, sketch)
-    np.save(folder / KEYS, keys)
-    np.save(folder / ROWS, order)
-
-
-def _write_shingles(folder: Path, corpus: Corpus, numbers: Indices, near: Near) -> None:
-    counts = []
-    with (folder / SHINGLES).open("wb") as file:
-        for flat, starts in shingled(corpus, numbers, near):
-            file.write(_halves(flat).tobytes())
-            counts.append(np.diff(starts))
-    np.save(folder / STARTS, np.cumsum(np.concatenate([[0], *counts])).astype(np.int64))
-
-
-def _halves(flat: U64) -> U32:
-    """The upper halves of shingles, ascending; equal ones of a text stay, there are next to none."""
-    return (flat >> np.uint64(32)).astype(np.uint32)
-
-
-def _by_batch(corpus: Corpus, numbers: Indices) -> Iterator[tuple[Batch, Indices]]:
-    for batch in corpus:
-        low, high = np.searchsorted(numbers, [batch.first, batch.first + batch.rows])
-        yield batch, numbers[low:high] - batch.first
-
-
-def _sorted(high: U64, low: U64) -> U64:
-    return np.stack([high, low], axis=1)[np.lexsort((low, high))]
-
-
 def _look_up(item: _Lookup, folder: Path) -> None:
     corpus = Corpus([Batch(item.batch.folder, 0, item.batch.rows)])
     rows = item.rows
@@ -243,25 +215,11 @@ def _verified(corpus: Corpus, rows: Indices, pairs: U64, run: Path, near: Near) 
         count = len(begins) - 1
         chosen = (places >= done) & (places < done + count)
         part = is_near[done : done + count]
-        _verify(
-            places[chosen] - done, members[chosen, 1], _halves(flat), begins, shingles, starts, near.threshold, part
-        )
+        _verify(places[chosen] - done, members[chosen, 1], halves(flat), begins, shingles, starts, near.threshold, part)
         done += count
     result = np.zeros(len(rows), bool)
     result[some] = is_near
     return result
-
-
-def _forest_values(sketch: Sketch, first_row: int) -> U64:
-    result = np.empty(len(sketch), np.uint64)
-    _fill_forest_values(sketch, first_row, result)
-    return result
-
-
-@kernel
-def _fill_forest_values(sketch: Sketch, first_row: int, result: U64) -> None:
-    for row in range(len(sketch)):
-        result[row] = forest_value(sketch[row], first_row)
 
 
 @kernel

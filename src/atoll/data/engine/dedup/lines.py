@@ -16,15 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.data.engine.curate.corpus import Batch, Corpus
+from atoll.data.engine.dedup import raw
 from atoll.data.engine.dedup.cuts import Bytes, Spans, bytes_of
 from atoll.data.engine.dedup.exact import Indices, Mask
-from atoll.data.engine.dedup.shards import gathered, save_by_batch, save_by_hash
+from atoll.data.engine.dedup.shards import Columns, columns_in, gathered, save_by_batch, save_by_hash
 from atoll.data.engine.dedup.spec import Lines
 from atoll.data.engine.hashing import U64
 from atoll.data.engine.kernel import inner, kernel
 from atoll.data.engine.runtimes.stages import Stages
 
-_COLUMNS: dict[str, type[np.generic]] = {"hash": np.uint64, "document": np.uint32, "unit": np.uint32}
+_SORTED: Columns = {"hash": np.uint64, "document": np.uint32}
+_NOTED: Columns = {**_SORTED, "start": np.uint32, "stop": np.uint32}
+_LOST: Columns = {"unit": np.uint32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class _Shard:
     noted: tuple[Path, ...]
     ranks: Path
     sources: Path
+    shards: int
     documents_min: int
 
 
@@ -57,15 +61,16 @@ def repeats(
     A unit is cut from a document when a document of lower rank in the mask `sources` has it too, and `documents_min`
     have it. ranks, sources: files of an array over the documents.
     """
-    items = [_Shard(shard, tuple(noted), ranks, sources, lines.documents_min) for shard in range(shards)]
+    items = [_Shard(shard, tuple(noted), ranks, sources, shards, lines.documents_min) for shard in range(shards)]
     return stages.map(name, _find_repeats, items, "shard")
 
 
-def spans_of(noted: Path, repeats: Sequence[Path], batch: int) -> Spans:
-    """What one batch loses; not in order."""
-    units = gathered(repeats, batch, {"unit": np.uint32})["unit"]
-    rows, starts, stops = (np.load(noted / f"{name}.npy", mmap_mode="r") for name in ("rows", "starts", "stops"))
-    return Spans(rows[units], starts[units], stops[units])
+def spans_of(noted: Path, repeats: Sequence[Path], number: int, batches: int, first: int) -> Spans:
+    """What batch `number` of so many loses, whose documents start with `first`; not in order."""
+    units = gathered(repeats, number, batches, _LOST)["unit"]
+    found = columns_in(noted, len(repeats), _NOTED)
+    rows = (found["document"][units] - np.uint32(first)).astype(np.int32)
+    return Spans(rows, found["start"][units].astype(np.int64), found["stop"][units].astype(np.int64))
 
 
 def units_of(data: Bytes, begins: Indices, taken: Mask, lines: Lines) -> tuple[U64, Spans]:
@@ -80,24 +85,27 @@ def units_of(data: Bytes, begins: Indices, taken: Mask, lines: Lines) -> tuple[U
 
 def _note_units(item: _Scan, folder: Path) -> None:
     batch = item.batch
-    taken = np.array(np.load(item.members, mmap_mode="r")[batch.first : batch.first + batch.rows])
+    taken = raw.read(item.members, np.bool_, batch.rows, batch.first)
     data, begins = bytes_of(batch.texts)
     hashes, spans = units_of(data, begins, taken, item.lines)
-    for name, values in (("rows", spans.rows), ("starts", spans.starts), ("stops", spans.stops)):
-        np.save(folder / f"{name}.npy", values)
-    documents = (spans.rows + batch.first).astype(np.uint32)
-    save_by_hash(folder, hashes, item.shards, {"document": documents, "unit": np.arange(len(hashes), dtype=np.uint32)})
+    columns = {
+        "document": (spans.rows + batch.first).astype(np.uint32),
+        "start": spans.starts.astype(np.uint32),
+        "stop": spans.stops.astype(np.uint32),
+    }
+    save_by_hash(folder, hashes, item.shards, columns)
 
 
 def _find_repeats(item: _Shard, folder: Path) -> None:
-    found = gathered(item.noted, item.number, _COLUMNS)
-    ranks = np.load(item.ranks, mmap_mode="r")[found["document"]]
+    found = gathered(item.noted, item.number, item.shards, _SORTED)
+    ranks = raw.mapped(item.ranks, np.int64)[found["document"]]
     order = np.lexsort((ranks, found["hash"]))
-    is_source = np.load(item.sources, mmap_mode="r")[found["document"]]
+    is_source = raw.mapped(item.sources, np.bool_)[found["document"]]
     lost = np.zeros(len(order), bool)
     _lose(found["hash"][order], ranks[order], is_source[order], item.documents_min, lost)
     gone = order[lost]
-    save_by_batch(folder, found["origin"][gone], len(item.noted), {"unit": found["unit"][gone]})
+    units = found["place"][gone].astype(np.uint32)
+    save_by_batch(folder, found["origin"][gone], len(item.noted), {"unit": units})
 
 
 @kernel

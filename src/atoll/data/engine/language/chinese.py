@@ -1,7 +1,6 @@
-"""Chinese script: which one a text is in, and conversion from one to the other by OpenCC's dictionaries.
+"""Conversion of Chinese from one script to the other by OpenCC's dictionaries, which are loaded when it is asked for.
 
-A character tells the script when OpenCC writes it otherwise in the other one and not in its own; about 3,500 tell
-traditional and 2,600 simplified. Regional words (軟體, 软件) are kept: script is converted, not vocabulary.
+Regional words (軟體, 软件) are kept: script is converted, not vocabulary.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import re
 from functools import cache
 from typing import Any, Literal
 
-Script = Literal["hans", "hant", ""]
 Target = Literal["keep", "simplified", "traditional"]
 
 _HAN = [chr(point) for point in (*range(0x3400, 0x4DC0), *range(0x4E00, 0xA000))]
@@ -25,8 +23,6 @@ _IN_PHRASES = {
 }
 """Characters that change only in some phrase of OpenCC's."""
 _CONFIGURATIONS = {"simplified": "t2s", "traditional": "s2t"}
-_SHARE_MIN = 2
-"""One script needs so many times the characters of the other."""
 
 
 def convert(text: str, target: Target) -> str:
@@ -37,31 +33,11 @@ def convert(text: str, target: Target) -> str:
     return converted
 
 
-def script(text: str) -> Script:
-    """The script of the Chinese characters of `text`; empty where none of them tells, or both do alike."""
-    simplified, traditional = telling()
-    return decided(sum(letter in simplified for letter in text), sum(letter in traditional for letter in text))
-
-
-def decided(simplified: int, traditional: int) -> Script:
-    """The script by how many characters tell each."""
-    if simplified > _SHARE_MIN * traditional:
-        return "hans"
-    return "hant" if traditional > _SHARE_MIN * simplified else ""
-
-
-@cache
-def telling() -> tuple[frozenset[str], frozenset[str]]:
-    """The characters that only simplified and only traditional texts have; made in about 0.1 s at the first call."""
-    to_traditional, to_simplified = _changed("traditional"), _changed("simplified")
-    return frozenset(to_traditional - to_simplified), frozenset(to_simplified - to_traditional)
-
-
 @cache
 def _changed(target: str) -> set[str]:
     """Han characters that OpenCC writes otherwise in `target`, each by itself."""
-    converter = _converter(target)
-    return {letter for letter in _HAN if converter.convert(letter) != letter}
+    converted = _converter(target).convert("\n".join(_HAN)).split("\n")
+    return {letter for letter, other in zip(_HAN, converted, strict=True) if letter != other}
 
 
 @cache

@@ -8,14 +8,14 @@ leaves out is never words. A text that is normal already costs a look at its byt
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import Literal
+from unicodedata import is_normalized, normalize
 
 import numpy as np
 import pyarrow as pa
 
-from atoll.data.engine.normalise.untidy import SPECIAL, untidy
+from atoll.data.engine.normalise.untidy import LOOSE, SPECIAL, UNTIDY, untidy
 from atoll.data.engine.questions.conversation import Message, chat_text, messages_of
 
 Form = Literal["NFC", "NFKC"]
@@ -29,6 +29,7 @@ _RST_ROLE = re.compile(r":[a-z][a-z0-9:+-]{0,30}:(`[^`\n]+`)")
 _RST_TARGET = re.compile(r"^\.\. (?:_[^\n]*:[^\n]*|highlight::[^\n]*|index::[^\n]*(?:\n[ \t]+[^\n]*)*)\n?", re.M)
 _FRONT_MATTER = re.compile(r"\A---\n.{0,4000}?\n---\n", re.S)
 _RST = frozenset(("rst", "module", "class", "function"))
+_MARKED = _RST | {"markdown"}
 
 
 def normalise(text: str, kind: str = "text", form: str = "nfc") -> str:
@@ -41,12 +42,16 @@ def normalise(text: str, kind: str = "text", form: str = "nfc") -> str:
 
 def normalise_column(texts: Sequence[str], kinds: Sequence[str], form: str = "nfc") -> pa.StringArray:
     """What `normalise` gives for every text, each of its kind."""
+    wanted, is_changed = _form(form), False
     encoded = [text.encode() for text in texts]
     column = _column(encoded)
-    wanted, is_changed = _form(form), False
-    faults = untidy(column, np.fromiter((kind == "chat" for kind in kinds), np.bool_, len(texts))).tolist()
-    for row, (text, kind, fault) in enumerate(zip(texts, kinds, faults, strict=True)):
-        if fault or not unicodedata.is_normalized(wanted, text) or _has_markup(text, kind):
+    faults = untidy(column, np.fromiter((kind == "chat" for kind in kinds), np.bool_, len(texts)))
+    if wanted != "NFC":
+        faults |= LOOSE
+    has_kind = np.fromiter((kind in _MARKED for kind in kinds), np.bool_, len(texts))
+    for row in np.flatnonzero((faults > 0) | has_kind).tolist():
+        text, kind, fault = texts[row], kinds[row], int(faults[row])
+        if fault & UNTIDY or _has_markup(text, kind) or not (fault & LOOSE == 0 or is_normalized(wanted, text)):
             encoded[row] = _normal(text, kind, wanted, has_special=fault & SPECIAL != 0).encode()
             is_changed = True
     return _column(encoded) if is_changed else column
@@ -82,19 +87,19 @@ def _normal(text: str, kind: str, form: Form, *, has_special: bool) -> str:
     text = "\n".join([line.rstrip(_LINE_TAILS) for line in text.split("\n")])
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")
-    return unicodedata.normalize(form, text.strip("\n"))
+    return normalize(form, text.strip("\n"))
 
 
 def _compatible(text: str) -> str:
     """NFKC. What Chinese is full of, full-width marks and dots, is folded first, for the general way is slow."""
-    if unicodedata.is_normalized("NFKC", text):
+    if is_normalized("NFKC", text):
         return text
     units = np.frombuffer(text.replace("\u2026", "...").encode("utf-16-le", "surrogatepass"), np.uint16).copy()
     is_full_width = (units >= _FULL_WIDTH_FIRST) & (units <= _FULL_WIDTH_LAST)
     np.subtract(units, _FULL_WIDTH_FIRST - ord("!"), out=units, where=is_full_width)
     units[units == ord("\u3000")] = ord(" ")
     folded = units.tobytes().decode("utf-16-le", "surrogatepass")
-    return "\n".join([unicodedata.normalize("NFKC", line) for line in folded.split("\n")])  # most lines are normal now
+    return "\n".join([normalize("NFKC", line) for line in folded.split("\n")])  # most lines are normal now
 
 
 def _form(form: str) -> Form:

@@ -5,8 +5,23 @@ stands beside it. Names and addresses without such context are not found.
 """
 
 from atoll.data.engine.privacy.actions import ACTIONS, Actions, Applied, Dropped
-from atoll.data.engine.privacy.count import COLUMNS, count
 from atoll.data.engine.privacy.find import Finder
+from atoll.data.engine.privacy.findings import COLUMNS, Findings, by_text, count, counted, found_in
 from atoll.data.engine.privacy.kinds import KINDS, MARKS, Span
 
-__all__ = ["ACTIONS", "COLUMNS", "KINDS", "MARKS", "Actions", "Applied", "Dropped", "Finder", "Span", "count"]
+__all__ = [
+    "ACTIONS",
+    "COLUMNS",
+    "KINDS",
+    "MARKS",
+    "Actions",
+    "Applied",
+    "Dropped",
+    "Finder",
+    "Findings",
+    "Span",
+    "by_text",
+    "count",
+    "counted",
+    "found_in",
+]

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from atoll.data.engine.kernel import bare, inner
 from atoll.data.engine.privacy import anchors as a
 from atoll.data.engine.privacy.contexts import (
+    TOKEN_MIN,
     angle,
     beside_names,
     capital,
     colon,
     dash,
     has_surname,
+    is_token,
     mail,
     secret_word,
     token,
@@ -38,8 +40,6 @@ from atoll.data.engine.privacy.utf8 import (
     is_word,
 )
 from atoll.data.engine.scan import utf8_of
-
-_TOKEN_STRIDE = 16
 
 
 class Candidates(NamedTuple):
@@ -102,8 +102,13 @@ def _scan(
             if kind != 0:
                 count = _keep(rows, count, kind, text, start, stop)
         place = begin
-        while place + _TOKEN_STRIDE <= end:
-            place += _TOKEN_STRIDE - 1
+        while place + TOKEN_MIN <= end:
+            last = place + TOKEN_MIN - 1
+            while last >= place and is_token(data[last]):
+                last -= 1
+            if last >= place:  # no run of so many begins before what ends this one
+                place = last + 1
+                continue
             kind, start, stop, place = token(data, begin, end, place, tokens)
             place += 1
             if kind != 0:

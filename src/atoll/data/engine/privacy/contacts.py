@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections import Counter
 from collections.abc import Iterator
 
 from atoll.data.engine.privacy.kinds import Span
 
-_LOCAL = re.compile(r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9_](?:[A-Za-z0-9._%+\-]{0,62}[A-Za-z0-9_+\-])?\Z")
+_LOCAL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._%+\-]{0,62}[A-Za-z0-9_+\-])?\Z")
+_LOCAL_LETTERS = f"{string.ascii_letters}{string.digits}._%+-"
 _DOMAIN = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.){1,6}(?:[A-Za-z]{2,24}|xn--[A-Za-z0-9]{2,40})(?![A-Za-z0-9_])(?!-[A-Za-z0-9])"
 )
@@ -64,15 +66,17 @@ _SECRET_LENGTH_MIN = 16
 def emails(text: str, start: int, stop: int) -> Iterator[Span]:
     """The address around the @ from `start` to `stop`; a password before it in a URL is a secret."""
     place = text.find("@", start, stop + 1)
-    inside = _IN_URL.search(text, max(0, place - 220), place)
+    in_url = text.rfind("://", max(0, place - 220), place) >= 0
+    inside = _IN_URL.search(text, max(0, place - 220), place) if in_url else None
     if inside:
         domain = _DOMAIN.match(text, place + 1)
         reserved = domain is not None and _RESERVED.search(domain[0])
         if not reserved and not re.match(r"[<$\[{%*]|pass|xxx|\.\.\.", inside[1], re.I):
             yield Span(inside.start(1), place, "secret")
         return
-    local = _LOCAL.search(text[max(0, place - 80) : place])
-    if local and _URL_PATH.search(text, max(0, place - 220), place - len(local[0])):
+    before = text[max(0, place - 80) : place]
+    local = _LOCAL.match(before, len(before.rstrip(_LOCAL_LETTERS)))
+    if local and in_url and _URL_PATH.search(text, max(0, place - 220), place - len(local[0])):
         return
     domain = _DOMAIN.match(text, place + 1)
     if not local or not domain or ".." in local[0]:

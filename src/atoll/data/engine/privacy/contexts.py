@@ -6,7 +6,8 @@ from atoll.data.engine.kernel import inner
 from atoll.data.engine.privacy import anchors as a
 from atoll.data.engine.privacy.utf8 import U32, Bytes, Found, han_at, has, is_digit, is_letter, is_upper, is_word
 
-_TOKEN_STRIDE = 16
+TOKEN_MIN = 16
+"""Letters, digits, _ and - that stand without a break in a key, at least."""
 _TOKEN_MAX = 4096
 _MAIL_REACH = 255
 _SIGNED = 0x65794A  # eyJ, a signed token: its parts are joined by dots
@@ -142,7 +143,7 @@ def capital(data: Bytes, end: int, place: int) -> Found:
 
 
 @inner
-def _is_token(byte: int) -> bool:
+def is_token(byte: int) -> bool:
     return is_word(byte) or byte == 45
 
 
@@ -150,17 +151,17 @@ def _is_token(byte: int) -> bool:
 def token(data: Bytes, begin: int, end: int, place: int, heads: U32) -> Found:
     """The long run of token characters around `place`, if it starts as keys do."""
     start = stop = place
-    while stop < end and _is_token(data[stop]) and stop - place < _TOKEN_MAX:
+    while stop < end and is_token(data[stop]) and stop - place < _TOKEN_MAX:
         stop += 1
-    while start > begin and (_is_token(data[start - 1]) or data[start - 1] == 46) and place - start < _TOKEN_MAX:
+    while start > begin and (is_token(data[start - 1]) or data[start - 1] == 46) and place - start < _TOKEN_MAX:
         start -= 1
-    if stop - start < _TOKEN_STRIDE or start + 3 > end:
+    if stop - start < TOKEN_MIN or start + 3 > end:
         return 0, place, place, stop
     head = int(data[start]) << 16 | int(data[start + 1]) << 8 | int(data[start + 2])
     if not has(heads, head):
         return 0, start, stop, stop
     while (
-        head == _SIGNED and stop < end and stop - start < 4 * _TOKEN_MAX and (_is_token(data[stop]) or data[stop] == 46)
+        head == _SIGNED and stop < end and stop - start < 4 * _TOKEN_MAX and (is_token(data[stop]) or data[stop] == 46)
     ):
         stop += 1
     return a.TOKEN, start, stop, stop

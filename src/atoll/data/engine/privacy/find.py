@@ -14,16 +14,10 @@ from atoll.data.engine.privacy import anchors as a
 from atoll.data.engine.privacy import contacts, numbers, people, places
 from atoll.data.engine.privacy.candidates import scanned
 from atoll.data.engine.privacy.kinds import FIRST, KINDS, MARKS, Span
+from atoll.data.engine.privacy.reach import REACH, touched
 from atoll.data.engine.words import WordFinder
 
 Verify = Callable[[str, int, int], Iterable[Span]]
-
-_REACH = {
-    **{a.NUMBER: (64, 24), a.AT: (160, 128), a.ASSIGN: (64, 280), a.LABEL: (40, 72), a.BLOCK: (0, 20_000)},
-    **{a.TOKEN: (0, 2_000), a.PLATE: (0, 24), a.ZONE: (0, 64), a.STREET: (8, 160), a.ROAD: (128, 160)},
-    **{a.PERSON: (24, 40), a.TITLE: (0, 80), a.PASSPORT: (96, 8), a.CODE: (8, 8), a.ADDRESS6: (8, 8)},
-}
-"""Bytes before and behind a candidate that its verification sees."""
 
 _VERIFY: dict[int, tuple[Verify, frozenset[str]]] = {
     a.NUMBER: (
@@ -81,24 +75,42 @@ class Finder:
     def find_bytes(self, data: bytes) -> list[Span]:
         """Findings in bytes of the UTF-8 `data` of one text."""
         places = np.array([0, len(data)], np.int64)
-        content = np.frombuffer(data, np.uint8)
-        rows = scanned(content, places).rows
-        return self.verified(content, 0, len(data), rows)
+        return next((spans for _, spans in self.found(np.frombuffer(data, np.uint8), places)), [])
 
-    def verified(self, data: NDArray[np.uint8], begin: int, end: int, rows: NDArray[np.int64]) -> list[Span]:
+    def found(
+        self, data: NDArray[np.uint8], starts: NDArray[np.int64], changed: NDArray[np.int64] | None = None
+    ) -> Iterator[tuple[int, list[Span]]]:
+        """The number of each text that holds any, and its findings, in bytes of the text.
+
+        data, starts: text i lies from byte `starts[i]` to `starts[i + 1]`; data cannot be written to.
+        changed: where the texts have changed since they were looked at, as `touched` takes it; what a change can have
+        made is found, and of the rest some or none.
+        """
+        rows = scanned(data, starts).rows
+        if changed is not None and self._words is None:
+            rows = touched(rows, starts, changed)
+        edges = np.searchsorted(rows[:, 1], np.arange(len(starts)))
+        texts = range(len(starts) - 1) if self._words else np.flatnonzero(np.diff(edges)).tolist()
+        content = data.data
+        for text in texts:
+            begin, end = int(starts[text]), int(starts[text + 1])
+            if spans := self._verified(content, begin, end, rows[edges[text] : edges[text + 1]].tolist()):
+                yield text, [Span(start - begin, stop - begin, kind) for start, stop, kind in spans]
+
+    def _verified(self, data: memoryview, begin: int, end: int, rows: list[list[int]]) -> list[Span]:
         """What of the candidates `rows` of one text, bytes `begin` to `end` of `data`, is personal data."""
-        found = [span for row in rows.tolist() for span in self._verify(data, begin, end, row)]
+        found = [span for row in rows for span in self._verify(data, begin, end, row)]
         if self._words is not None:
             text = bytes(data[begin:end])
             found += [Span(begin + start, begin + stop, "name") for start, stop in self._words.find_bytes(text)]
         return [span for span in _disjoint(found) if not _is_own_mark(data, begin, span)] if found else []
 
-    def _verify(self, data: NDArray[np.uint8], begin: int, end: int, row: list[int]) -> Iterator[Span]:
+    def _verify(self, data: memoryview, begin: int, end: int, row: list[int]) -> Iterator[Span]:
         kind, _, start, stop = row
         verify, yields = _VERIFY[kind]
         if yields.isdisjoint(self.kinds):
             return
-        before, behind = _REACH[kind]
+        before, behind = REACH[kind]
         low = _boundary(data, max(begin, start - before), begin)
         high = _boundary(data, min(end, stop + behind), end)
         raw = bytes(data[low:high])
@@ -123,7 +135,7 @@ def _width(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _boundary(data: NDArray[np.uint8], place: int, limit: int) -> int:
+def _boundary(data: memoryview, place: int, limit: int) -> int:
     """The nearest place towards `limit` where a character starts."""
     step = 1 if limit > place else -1
     while place != limit and data[place] & 0xC0 == 0x80:
@@ -163,7 +175,7 @@ def _best(together: list[Span]) -> list[Span]:
 _MARK_HEADS = tuple(mark[:-1].encode() + b":" for mark in MARKS.values())
 
 
-def _is_own_mark(data: NDArray[np.uint8], begin: int, span: Span) -> bool:
+def _is_own_mark(data: memoryview, begin: int, span: Span) -> bool:
     """Whether the finding is the digest in a mark such as [PHONE:0123…]."""
     head = bytes(data[max(begin, span.start - 16) : span.start])
     return head.endswith(_MARK_HEADS)

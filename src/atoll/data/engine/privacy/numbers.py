@@ -33,6 +33,8 @@ _CARD = re.compile(
     r"|\d{6}[ -]\d{10,13})" + _END
 )
 _IP = re.compile(_ALONE + r"(?:\d{1,3}\.){3}\d{1,3}" + _END)
+_IDENTITY_LENGTH_MIN, _CARD_LENGTH_MIN, _IP_DOTS = 15, 13, 3
+"""What each of these has at least."""
 _IP_WORDS = re.compile(
     r"(?i)(?:(?<![a-z])ip|addr|host|server|dns|ping|from|gateway|router|inet|://|@|地址|主机|服务器)[^\w\n]{0,3}(?:\w{1,8}[^\w\n]{1,3})?\Z"
 )
@@ -62,16 +64,28 @@ _PLATE = re.compile(
 def numbers(text: str, start: int, stop: int) -> Iterator[Span]:
     """What the run of digits from `start` to `stop` (and a check letter behind it) holds."""
     stop = min(stop + 1, len(text))
-    yield from _identity_cards(text, start, stop)
+    length = stop - start  # a look at it spares most runs most of the patterns
+    if length >= _IDENTITY_LENGTH_MIN:
+        yield from _identity_cards(text, start, stop)
+    if length >= _CARD_LENGTH_MIN:
+        yield from _bank_cards(text, start, stop)
+    if text.count(".", start, stop) >= _IP_DOTS:
+        yield from _addresses(text, start, stop)
+    yield from phones(text, start, stop)
+    if 9 <= length <= 10 and _PASSPORT_WORDS.search(text, max(0, start - 24), start):
+        yield from (Span(*found.span(), "passport") for found in _PASSPORT_DIGITS.finditer(text, start, stop))
+
+
+def _bank_cards(text: str, start: int, stop: int) -> Iterator[Span]:
     for found in _CARD.finditer(text, start, stop):
         if not is_arithmetic(text, found) and is_bank_card(re.sub(r"\D", "", found[0])):
             yield Span(found.start(), found.end(), "bank_card")
+
+
+def _addresses(text: str, start: int, stop: int) -> Iterator[Span]:
     for found in _IP.finditer(text, start, stop):
         if _is_public_address(found[0]) and not _is_version(text, found):
             yield Span(found.start(), found.end(), "ip")
-    yield from phones(text, start, stop)
-    if stop - start <= 10 and _PASSPORT_WORDS.search(text, max(0, start - 24), start):
-        yield from (Span(*found.span(), "passport") for found in _PASSPORT_DIGITS.finditer(text, start, stop))
 
 
 def _identity_cards(text: str, start: int, stop: int) -> Iterator[Span]:

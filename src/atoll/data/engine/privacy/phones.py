@@ -41,6 +41,8 @@ _WORD = re.compile(
 _LOCAL = re.compile(r"(?<![0-9A-Za-z_])\(?[2-9]\d{0,3}\)?(?:[ -]?\d){5,10}(?![0-9A-Za-z_])(?!\.\d)")
 _OPERATOR_BEFORE = re.compile(r"(?:[*^]|(?<!=)==) ?\Z")
 _DIGITS_MAX, _DIGITS_MIN = 15, 8
+_LENGTH_MIN = 11
+"""Characters of a number with its area code or of a mobile."""
 
 
 def phones(text: str, start: int, stop: int) -> Iterator[Span]:
@@ -51,20 +53,20 @@ def phones(text: str, start: int, stop: int) -> Iterator[Span]:
         digits = sum(map(str.isdigit, found[0]))
         if _DIGITS_MIN <= digits <= _DIGITS_MAX and _is_dialled(text, found):
             yield Span(found.start(), found.end(), "phone")
-    for found in _PHONES.finditer(text, start, stop):
+    for found in _PHONES.finditer(text, start, stop) if stop - start >= _LENGTH_MIN else ():
         if not _is_table(text, found):
             yield Span(found.start(), found.end(), "phone")
     yield from _behind_word(text, start, stop)
 
 
 def _behind_word(text: str, start: int, stop: int) -> Iterator[Span]:
-    close = _AFTER_WORD.search(text, max(0, start - 8), stop)
+    close = _AFTER_WORD.search(text, max(0, start - 8), stop) if stop - start >= _LENGTH_MIN else None
     if close:
         yield Span(close.start(1), close.end(1), "phone")
-    elif _WORD.search(text, max(0, start - 24), start) or _WORD.search(text[max(0, start - 24) : start]):
-        found = _LOCAL.match(text, start, stop)
-        if found and 7 <= sum(map(str.isdigit, found[0])) <= 11:
-            yield Span(found.start(), found.end(), "phone")
+        return
+    found = _LOCAL.match(text, start, stop)
+    if found and 7 <= sum(map(str.isdigit, found[0])) <= 11 and _WORD.search(text[max(0, start - 24) : start]):
+        yield Span(found.start(), found.end(), "phone")
 
 
 def _is_dialled(text: str, found: re.Match[str]) -> bool:

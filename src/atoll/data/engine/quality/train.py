@@ -5,27 +5,27 @@ Texts are read in order, up to a stated number of bytes of each kind; what lies 
 
 from __future__ import annotations
 
-import gzip
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from atoll.core import task
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid
+from atoll.core.files import write_bytes
 from atoll.data.engine.quality import classifier, perplexity
+from atoll.data.engine.quality.examples import Label, read_examples
 from atoll.data.manifest import read_manifest, read_shard, split_of
 
 SETTINGS = ("epochs", "rate", "shortest", "longest", "seed")
 BITS = {"classifier": 18, "perplexity": 20}
 TEXT_BYTES_MAX = 256 << 20
-PLAIN = (".txt", ".md", ".rst", ".html", ".htm")
+LABELS_SHOWN = 10
 
 
 @dataclass(slots=True)
@@ -75,11 +75,10 @@ def train_from_datasets(wanted: Mapping[str, Any], store: BlobStore) -> dict[str
             for table in _tables(store, source, (column,)):
                 texts.add(table.column(column))
     for source in wanted["labels"]:
+        labels = Labels(Label(source["column"], tuple(source["good"])), good, other)
         for table in _tables(store, source, (column, source["column"])):
-            is_good = pc.is_in(table.column(source["column"]), value_set=_labels(table, source))
-            is_labelled = table.column(source["column"]).is_valid()
-            good.add(table.column(column).filter(pc.and_(is_good, is_labelled)))
-            other.add(table.column(column).filter(pc.and_(pc.invert(is_good), is_labelled)))
+            labels.add(table, column)
+        labels.check()
     task.report_progress("train", 0, None, "text")
     data, figures = train(wanted, good, other)
     blob = store.put_bytes(data)
@@ -87,17 +86,61 @@ def train_from_datasets(wanted: Mapping[str, Any], store: BlobStore) -> dict[str
 
 
 def train_from_files(
-    good: Sequence[Path], other: Sequence[Path], out: Path, wanted: Mapping[str, Any]
+    good: Sequence[Path], other: Sequence[Path], out: Path, wanted: Mapping[str, Any], label: Label | None = None
 ) -> dict[str, Any]:
-    """Train from files of JSON lines (also .gz), Parquet or plain text, or folders of them; the model goes to `out`."""
+    """Train from files of JSON lines (also .gz), Parquet or plain text, folders of them, or folders with datasets; the
+    model goes to `out`. With a label `good` holds texts of both kinds, told apart by it.
+    """
+    if wanted["method"] == "perplexity" and (other or label):
+        raise Invalid("a perplexity model is trained from good texts alone", field="negative", hint="leave out others")
+    if not out.resolve().parent.is_dir():
+        raise Invalid(f"there is no folder for {out}", field="out", hint="make it first, or name another file")
+    text = wanted["text_column"]
     kinds = [Texts(int(wanted["text_bytes_max"])) for _ in range(2)]
-    for texts, paths in zip(kinds, (good, other), strict=True):
-        for path in paths:
-            for part in _read(path, wanted["text_column"]):
-                texts.add(part)
+    if label is not None:
+        labels = Labels(label, *kinds)
+        for table in _read(good, (text, label.column)):
+            labels.add(table, text)
+        labels.check()
+    for texts, paths in zip(kinds, (good if label is None else (), other), strict=True):
+        for table in _read(paths, (text,)):
+            texts.add(table.column(text))
     data, figures = train(wanted, *kinds)
-    out.write_bytes(data)
+    write_bytes(out, data)
     return {"model": str(out), "size_bytes": len(data), "figures": figures}
+
+
+def _read(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:
+    return (table for path in paths for table in read_examples(path, columns))
+
+
+class Labels:
+    """Texts told apart by a label, into two kinds; those without one go to none."""
+
+    def __init__(self, label: Label, good: Texts, other: Texts) -> None:
+        self._label = label
+        self._kinds = good, other
+        self._met: Counter[str] = Counter()
+        self._is_good_met = False
+
+    def add(self, table: pa.Table, text: str) -> None:
+        """Take the texts of a table, each to the kind its label says."""
+        labels, texts = table.column(self._label.column), table.column(text)
+        counts = pc.value_counts(labels.drop_null()).to_pylist()
+        self._met.update({str(item["values"]): item["counts"] for item in counts})
+        is_labelled = labels.is_valid()
+        is_good = pc.is_in(labels, value_set=_labels(labels.type, self._label))
+        self._is_good_met |= bool(pc.any(is_good).as_py())
+        for kind, mask in zip(self._kinds, (is_good, pc.invert(is_good)), strict=True):
+            kind.add(texts.filter(pc.and_(mask, is_labelled)))
+
+    def check(self) -> None:
+        """Invalid when no label met is a good one."""
+        if self._is_good_met:
+            return
+        shown = ", ".join(f"{name} ({count})" for name, count in self._met.most_common(LABELS_SHOWN))
+        words = f"no example has the label {' or '.join(self._label.good)} in {self._label.column!r}"
+        raise Invalid(words, field="good", hint=f"its labels: {shown}" if shown else "none has any label there")
 
 
 def _tables(store: BlobStore, source: Mapping[str, Any], columns: Iterable[str]) -> Iterator[pa.Table]:
@@ -112,47 +155,13 @@ def _tables(store: BlobStore, source: Mapping[str, Any], columns: Iterable[str])
         yield table
 
 
-def _labels(table: pa.Table, source: Mapping[str, Any]) -> pa.Array:
+def _labels(kind: pa.DataType, label: Label) -> pa.Array:
     """The labels that are good, in the type of the column."""
-    kind = table.column(source["column"]).type
     try:
-        return pa.array(source["good"]).cast(kind)
-    except pa.ArrowInvalid as error:
-        raise Invalid(f"{source['good']} cannot be labels of {source['column']!r} ({kind})", field="good") from error
-
-
-def _read(path: Path, column: str) -> Iterator[pa.Array]:
-    if path.is_dir():
-        for found in sorted(p for p in path.rglob("*") if p.is_file()):
-            yield from _read(found, column)
-    elif path.suffix == ".parquet":
-        for batch in pq.ParquetFile(path).iter_batches(columns=[column]):
-            yield batch.column(0)
-    elif path.name.endswith((".jsonl", ".jsonl.gz")):
-        yield pa.array(list(_texts_of_lines(path, column)), pa.string())
-    elif path.suffix in PLAIN:
-        yield pa.array([path.read_text("utf-8", "replace")], pa.string())
-    else:
-        hint = f"files of .jsonl, .jsonl.gz, .parquet, {', '.join(PLAIN)}, or folders of them"
-        raise Invalid(f"cannot read texts from {path}", field="input", hint=hint)
-
-
-def _texts_of_lines(path: Path, column: str) -> Iterator[str]:
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _text_of(line, column, f"{path}:{number}")
-
-
-def _text_of(line: bytes, column: str, where: str) -> str:
-    try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise Invalid(f"{where} is not JSON: {error}", field="input", hint="one JSON object a line") from error
-    text = value.get(column) if isinstance(value, dict) else None
-    if not isinstance(text, str):
-        raise Invalid(f"{where} has no text in {column!r}", field="input", hint="name the column: --text-column")
-    return text
+        return pa.array(label.good).cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        words = f"{', '.join(label.good)} cannot be labels of {label.column!r} ({kind})"
+        raise Invalid(words, field="good", hint="name labels as the column has them") from error
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ _PLAIN = ("id", "source", "title", "kind", "url")
 
 
 class Filling:
-    """A batch with room for `size` bytes of text."""
+    """A batch with room for `size` bytes of text. `prefix` is put before ids, `source` before the names of files."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, prefix: str = "", source: str = "") -> None:
+        self._prefix, self._source = prefix, source
         self._data = np.empty(size, np.uint8)
         self._used = 0
         self._offsets: list[NDArray[np.int32]] = [np.zeros(1, np.int32)]
@@ -36,7 +37,7 @@ class Filling:
             self._data[self._used : self._used + size] = content
         self._offsets.append(places[1:] + np.int32(self._used - places[0]))
         self._used += size
-        for name, column in zip(_PLAIN, _columns(rows), strict=True):
+        for name, column in zip(_PLAIN, self._columns(rows), strict=True):
             self._plain[name] += column
 
     def batch(self) -> pa.RecordBatch:
@@ -47,7 +48,8 @@ class Filling:
         arrays["text"] = pa.StringArray.from_buffers(len(offsets) - 1, *buffers)
         return pa.record_batch([arrays[name] for name in SCHEMA.names], SCHEMA)
 
-
-def _columns(rows: Sequence[Found]) -> tuple[tuple[str, ...], ...]:
-    ids, _, files, titles, kinds, urls = zip(*rows, strict=True)
-    return ids, files, titles, kinds, urls
+    def _columns(self, rows: Sequence[Found]) -> tuple[Sequence[str], ...]:
+        ids, _, files, titles, kinds, urls = zip(*rows, strict=True)
+        prefix, source = self._prefix, self._source
+        named = [prefix + name for name in ids] if prefix else ids
+        return named, [source + file for file in files], titles, kinds, urls

@@ -9,7 +9,7 @@ import orjson
 
 from atoll.data.engine.read.content import Content
 from atoll.data.engine.read.encodings import decode_line
-from atoll.data.engine.read.item import Found, Item, Quarantined, Unreadable
+from atoll.data.engine.read.item import Item, Quarantined, Unreadable
 from atoll.data.engine.read.lines import lines
 from atoll.data.engine.read.records import Records
 
@@ -19,26 +19,25 @@ LONG_LINE_BYTES = 1 << 20
 
 def read(content: Content) -> Iterator[Item]:
     """A text of every record."""
-    records = Records(content.name, content.fields, content.limits.text_bytes_max)
+    found = Records(content.name, content.fields, content.limits.text_bytes_max).found
+    is_blank = not content.start and not content.stop
     for number, line in lines(content.narrow(), content.limits.line_bytes_max, content.first_line):
         try:
             if line is None:
                 raise Unreadable(f"the line has more than {content.limits.line_bytes_max} bytes")
-            if found := _found(line, number, records):
-                yield found
+            try:
+                record = orjson.loads(line) if len(line) <= LONG_LINE_BYTES else _long(line)
+            except orjson.JSONDecodeError as error:
+                if not line.strip():
+                    continue
+                record = _again(line, error)
+            is_blank = False
+            yield found(record, number)
         except Unreadable as error:
+            is_blank = False
             yield Quarantined(content.name, number, str(error))
-
-
-def _found(line: bytes, number: int, records: Records) -> Found | None:
-    """The record of a line; None for a blank one."""
-    try:
-        record = orjson.loads(line) if len(line) <= LONG_LINE_BYTES else _long(line)
-    except orjson.JSONDecodeError as error:
-        if not line.strip():
-            return None
-        record = _again(line, error)
-    return records.found(record, number)
+    if is_blank:
+        yield Quarantined(content.name, 0, "the file is empty")
 
 
 def _again(line: bytes, error: orjson.JSONDecodeError) -> Any:

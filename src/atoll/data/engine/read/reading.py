@@ -32,11 +32,12 @@ NORMALISE = Normalise()
 
 def documents(part: Part, limits: Limits = LIMITS) -> Iterator[Document | Quarantined]:
     """The documents of a part, not normalised, in an order that is always the same."""
-    for item in _named(part, limits):
+    for item in _items(part, limits):
         if isinstance(item, Quarantined):
-            yield item
+            yield _named(item, part)
         else:
-            yield Document(item.id, item.text, item.file, item.title, item.kind, item.url)
+            file = f"{part.source}:{item.file}"
+            yield Document(part.prefix + item.id, item.text, file, item.title, item.kind, item.url)
 
 
 def batches(
@@ -53,13 +54,13 @@ def batches(
     filling: Filling | None = None
     for item in _pieces(part, limits, min(PIECE_CHARACTERS, batch_bytes // 8)):
         if isinstance(item, Quarantined):
-            yield item
+            yield _named(item, part)
             continue
         texts = normalise_column([found.text for found in item], [found.kind for found in item], normalise.unicode)
         if filling and not filling.has_room(texts.nbytes):
             yield filling.batch()
             filling = None
-        filling = filling or Filling(max(batch_bytes, texts.nbytes))
+        filling = filling or Filling(max(batch_bytes, texts.nbytes), part.prefix, f"{part.source}:")
         filling.add(item, texts)
     if filling:
         yield filling.batch()
@@ -69,7 +70,7 @@ def _pieces(part: Part, limits: Limits, characters: int) -> Iterator[list[Found]
     """Documents by so many characters, for their texts to be normalised while the processor's cache holds them."""
     rows: list[Found] = []
     size = 0
-    for item in _named(part, limits):
+    for item in _items(part, limits):
         if isinstance(item, Quarantined):
             yield item
             continue
@@ -82,15 +83,9 @@ def _pieces(part: Part, limits: Limits, characters: int) -> Iterator[list[Found]
         yield rows
 
 
-def _named(part: Part, limits: Limits) -> Iterator[Item]:
-    """Items with the source's name before their files and the prefix before their ids and names."""
-    prefix, source = part.prefix, f"{part.source}:"
-    for item in _items(part, limits):
-        if isinstance(item, Found):
-            name, text, file, title, kind, url = item
-            yield Found(prefix + name, text, source + file, title, kind, url)
-        else:
-            yield Quarantined(prefix + item.name, item.line, item.reason)
+def _named(item: Quarantined, part: Part) -> Quarantined:
+    """With the part's prefix before its name."""
+    return Quarantined(part.prefix + item.name, item.line, item.reason)
 
 
 def _items(part: Part, limits: Limits) -> Iterator[Item]:

@@ -29,19 +29,25 @@ class Records:
         if type(record) is not dict:
             raise Unreadable(f"it is {_called(record)}, not an object")
         fields = self._fields
-        text, kind = self._text(record)
-        check_text(text, self._text_bytes_max)
+        text, kind = record.get(fields.text), "text"
+        if type(text) is not str:
+            text, kind = self._text(record)
+        if text[:1] == RECORD and UNIT in text:
+            kind = "chat"
+        if 4 * len(text) > self._text_bytes_max or not text or text.isspace():
+            check_text(text, self._text_bytes_max)
         name = _value(record, fields.id)
         if type(name) is int:
             name = str(name)
         if type(name) is not str or not 0 < len(name) <= ID_CHARACTERS_MAX:
             name = f"{self._file}:{number}"
-        return Found(name, text, self._file, _string(record, fields.title), kind, _string(record, fields.url))
+        title, url = _value(record, fields.title), _value(record, fields.url)
+        return Found(name, text, self._file, title if type(title) is str else "", kind, url if type(url) is str else "")
 
     def _text(self, record: dict[str, Any]) -> tuple[str, str]:
         text = _value(record, self._fields.text)
         if type(text) is str:
-            return text, "chat" if text.startswith(RECORD) and UNIT in text else "text"
+            return text, "text"
         if text is not None:
             raise Unreadable(f"its field {self._fields.text!r} is {_called(text)}, not a text")
         try:
@@ -76,11 +82,6 @@ def _value(record: Mapping[str, Any], path: str) -> Any:
     for name in path.split("."):
         found = found.get(name) if isinstance(found, Mapping) else None
     return found
-
-
-def _string(record: Mapping[str, Any], path: str) -> str:
-    value = _value(record, path)
-    return value if type(value) is str else ""
 
 
 def _called(value: Any) -> str:

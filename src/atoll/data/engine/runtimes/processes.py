@@ -49,9 +49,10 @@ class _Nursery:
         )
         theirs.close()
 
-    def prepare(self, ready: Callable[[Any], None], value: Any) -> None:
-        """Call `ready(value)` there; what it raises is raised here."""
+    def prepare(self, ready: Callable[[Any], None], value: Any, meanwhile: Callable[[], None]) -> None:
+        """Call `ready(value)` there, and `meanwhile()` here; what it raises is raised here."""
         self._door.send(PREPARE + pickle.dumps((ready, value)))
+        meanwhile()
         error = pickle.loads(self._answer())  # noqa: S301 - from our child
         if error is not None:
             raise error
@@ -114,7 +115,7 @@ class _Worker:
 
 
 class Processes:
-    """`workers` child processes, started when the first items come."""
+    """`workers` child processes, started when the first items come; what they are forked from starts at once."""
 
     is_local = True
 
@@ -122,7 +123,7 @@ class Processes:
         self.cpu_s = 0.0
         self._count = workers
         self._workers: list[_Worker] = []
-        self._nursery: _Nursery | None = None
+        self._nursery: _Nursery | None = _Nursery()
 
     def run(self, calls: Sequence[Call]) -> Iterator[Path]:
         waiting = deque(calls)
@@ -142,8 +143,8 @@ class Processes:
             if any(worker.call for worker in self._workers):
                 self.close()
 
-    def prepare(self, ready: Callable[[Any], None], value: Any) -> None:
-        self._started().prepare(ready, value)
+    def prepare(self, ready: Callable[[Any], None], value: Any, meanwhile: Callable[[], None]) -> None:
+        self._started().prepare(ready, value, meanwhile)
 
     def close(self) -> None:
         if self._nursery is not None:
@@ -186,7 +187,7 @@ class Processes:
         """Let go of a worker that died; ResourceExhausted when its item has killed its last."""
         self._workers.remove(worker)
         assert worker.call is not None
-        _, item, place = worker.call
+        _, item, place, _ = worker.call
         worker.end(self._started())
         if attempts[place] >= ATTEMPTS:
             raise killed_twice(place, item)

@@ -43,7 +43,7 @@ class Ray:
             self.cpu_s += row["cpu_s"]
             yield Path(row["place"])
 
-    def prepare(self, ready: Callable[[Any], None], value: Any) -> None:
+    def prepare(self, ready: Callable[[Any], None], value: Any, meanwhile: Callable[[], None]) -> None:
         """The workers of a cluster come and go; each keeps its machine code in its own cache."""
 
     def close(self) -> None:
@@ -99,12 +99,12 @@ def _rows(calls: Sequence[Call], workers: int) -> Iterator[dict[str, Any]]:
 
 def _performed(row: dict[str, Any]) -> dict[str, Any]:
     """One call, on a worker; errors of ours travel as data, for Ray would wrap them."""
-    work, item, place = pickle.loads(row["call"])  # noqa: S301 - written by `_rows`, in the same run
+    work, item, place, is_durable = pickle.loads(row["call"])  # noqa: S301 - written by `_rows`, in the same run
     tries = place.with_name(f".tries-{place.name}")
     try:
         if _counted(tries) > ATTEMPTS:  # Ray itself would try for ever
             raise killed_twice(place, item)
-        cpu_s = perform(work, item, place)
+        cpu_s = perform(work, item, place, is_durable)
     except AtollError as error:
         return {"place": str(place), "cpu_s": 0.0, "error": pickle.dumps(error)}
     tries.unlink(missing_ok=True)

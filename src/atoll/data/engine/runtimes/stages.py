@@ -4,12 +4,21 @@ An item's function writes into a fresh folder, which is renamed into place when 
 killed at any moment goes on with the items that have no folder yet, and ends with the same bytes. Functions and items
 travel to other processes and machines, so functions are module-level and items are plain values.
 Which machine runs an item is not known here; see `runtimes`.
+
+What a kill leaves and what a power failure leaves are two things. The kernel outlives a process: once a folder is
+renamed everybody sees all of it, on the disk or not. After the machine has stopped, the rename may have reached the
+disk and the files not. So a folder that a later start of the machine is to trust is synced before it is renamed, which
+costs more than most items that are quick to make again. The stages of those are kept `until_restart`: not synced, in
+a folder named by the kernel's start, which no later start looks into. That holds where all workers are of this
+machine; elsewhere, and where a kernel does not tell its starts apart, everything is synced.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import sys
 import time
 import traceback
 import uuid
@@ -23,10 +32,13 @@ from atoll.core.files import disk_full_named
 Work = Callable[[Any, Path], None]
 """work(item, folder): do `item` and leave what comes of it in `folder`, which exists and is empty."""
 
-Call = tuple[Work, Any, Path]
+Call = tuple[Work, Any, Path, bool]
+"""Work, item, its folder, and whether that must outlast a power failure."""
 
 ATTEMPTS = 2
 """How often an item is tried whose worker dies under it."""
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class OperatorFailed(AtollError):
@@ -46,13 +58,14 @@ class Runtime(Protocol):
     is_local: bool
 
     def run(self, calls: Sequence[Call]) -> Iterator[Path]:
-        """Call `perform(work, item, folder)` for each; yield each folder once it is there, in any order.
+        """Call `perform(*call)` for each; yield each folder once it is there, in any order.
 
         The first failure ends the others and is raised here.
         """
 
-    def prepare(self, ready: Callable[[Any], None], value: Any) -> None:
-        """Call `ready(value)`, a module-level function, once where the items will be worked off, if that is here."""
+    def prepare(self, ready: Callable[[Any], None], value: Any, meanwhile: Callable[[], None]) -> None:
+        """Call `ready(value)`, a module-level function, once where the items will be worked off, if that is a process
+        of this machine, and `meanwhile()` in this process where that is another."""
 
     def close(self) -> None:
         """End the workers."""
@@ -62,15 +75,27 @@ class Stages:
     """The stages of one run below `folder`; outputs are kept from run to run until `forget`."""
 
     def __init__(
-        self, folder: Path, runtime: Runtime, report: Callable[..., None] = lambda *args, **more: None
+        self,
+        folder: Path,
+        runtime: Runtime,
+        report: Callable[..., None] = lambda *args, **more: None,
+        is_durable: bool = True,
     ) -> None:
         self.folder = folder
         self.runtime = runtime
         self.report = report
+        self.is_durable = is_durable
 
     def below(self, name: str) -> Stages:
         """Stages of the same run in a folder of their own."""
-        return Stages(self.folder / name, self.runtime, self.report)
+        return Stages(self.folder / name, self.runtime, self.report, self.is_durable)
+
+    def until_restart(self, name: str) -> Stages:
+        """Stages of the same run in a folder of their own whose outputs are lost when the machine stops."""
+        start = _start_of_machine() if self.runtime.is_local else ""
+        if not start:
+            return self.below(name)
+        return Stages(self.folder / f"{name}-{start}", self.runtime, self.report, is_durable=False)
 
     def map(self, name: str, work: Work, items: Sequence[Any], unit: str = "batch") -> list[Path]:
         """The output folders of `work` over `items`, in their order; those that are there already are not redone."""
@@ -79,13 +104,21 @@ class Stages:
             stage.mkdir(parents=True, exist_ok=True)
         _sweep(stage)
         places = [stage / f"{number:06d}" for number in range(len(items))]
-        missing = [(work, item, place) for item, place in zip(items, places, strict=True) if not place.exists()]
+        calls = [(work, item, place, self.is_durable) for item, place in zip(items, places, strict=True)]
+        missing = [call for call in calls if not call[2].exists()]
         done = len(items) - len(missing)
         self.report(name, done, len(items), unit)
         for _ in self.runtime.run(missing):
             done += 1
             self.report(name, done, len(items), unit)
         return places
+
+    def once(self, name: str, work: Work, item: Any) -> Path:
+        """The output folder of `work` over one item, done in this process unless it is there."""
+        place = self.folder / name
+        if not place.exists():
+            perform(work, item, place, self.is_durable)
+        return place
 
     def forget(self, name: str) -> None:
         """Remove what a stage has made."""
@@ -101,18 +134,28 @@ class Inline:
         self.cpu_s = 0.0
 
     def run(self, calls: Sequence[Call]) -> Iterator[Path]:
-        for work, item, place in calls:
-            self.cpu_s += perform(work, item, place)
-            yield place
+        for call in calls:
+            self.cpu_s += perform(*call)
+            give_back()
+            yield call[2]
 
-    def prepare(self, ready: Callable[[Any], None], value: Any) -> None:
+    def prepare(self, ready: Callable[[Any], None], value: Any, meanwhile: Callable[[], None]) -> None:
         """The first item does as well."""
 
     def close(self) -> None:
         """There are no workers."""
 
 
-def perform(work: Work, item: Any, place: Path) -> float:
+def give_back() -> None:
+    """Return memory that Arrow and the allocator keep for later to the system."""
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None:
+        arrow.default_memory_pool().release_unused()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def perform(work: Work, item: Any, place: Path, is_durable: bool = True) -> float:
     """Do one item: into a folder beside `place`, synced and renamed to it. Returns the processor seconds it took.
 
     Two that do the same item at once leave one output. An AtollError passes; anything else becomes OperatorFailed.
@@ -123,7 +166,7 @@ def perform(work: Work, item: Any, place: Path) -> float:
         with disk_full_named(place):
             making.mkdir(parents=True)
             work(item, making)
-            _put(making, place)
+            _put(making, place, is_durable)
     except AtollError:
         raise
     except Exception as error:
@@ -131,13 +174,6 @@ def perform(work: Work, item: Any, place: Path) -> float:
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return cpu_s() - before_s
-
-
-def once(place: Path, work: Work, item: Any) -> Path:
-    """`place`, made by `work` unless it is there: a stage of one item in this process."""
-    if not place.exists():
-        perform(work, item, place)
-    return place
 
 
 def cpu_s() -> float:
@@ -175,16 +211,16 @@ def described(item: Any) -> str:
     return str(name() if callable(name) else item)[:120]
 
 
-def _put(making: Path, place: Path) -> None:
-    for path in making.rglob("*"):
+def _put(making: Path, place: Path, is_durable: bool) -> None:
+    for path in [*making.rglob("*"), making] if is_durable else ():
         _sync(path)
-    _sync(making)
     try:
         making.rename(place)
     except OSError:
         if not place.exists():  # else another did the same item
             raise
-    _sync(place.parent)
+    if is_durable:
+        _sync(place.parent)
 
 
 def _sync(path: Path) -> None:
@@ -194,6 +230,14 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _start_of_machine() -> str:
+    """A name of the kernel's start, other after every restart; "" where there is none."""
+    try:
+        return BOOT.read_text().strip().replace("-", "")[:12]
+    except OSError:
+        return ""
 
 
 def _sweep(stage: Path) -> None:

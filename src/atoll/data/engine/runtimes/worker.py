@@ -8,6 +8,7 @@ Worker and nursery die with the parent. Messages are pickles between our own pro
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import pickle
 import signal
@@ -22,6 +23,8 @@ PR_SET_PDEATHSIG = 1
 FORK, KILL, PREPARE = b"f", b"k", b"p"
 """Messages to the nursery: fork a worker with the two pipes that come along; kill worker PID; call what is pickled."""
 NAME_BYTES = 8
+OPERATORS = "atoll.data.engine.curate.curation"
+"""What brings all that items call; imported at once, while the parent still makes its plan."""
 MESSAGE_BYTES = 1 << 20
 
 
@@ -30,6 +33,7 @@ def main() -> None:
     die_with_parent(int(sys.argv[2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     sys.meta_path.insert(0, _WithoutPandas())
+    importlib.import_module(OPERATORS)
     with socket.socket(fileno=int(sys.argv[1])) as door:
         _nurse(door)
     while _has_children():
@@ -120,29 +124,20 @@ def _has_children() -> bool:
 
 def serve(calls: Connection, answers: Connection) -> None:
     """Perform each call and answer (None, processor seconds) or (what went wrong, 0)."""
-    from atoll.data.engine.runtimes.stages import perform
+    from atoll.data.engine.runtimes.stages import give_back, perform
 
     while True:
         try:
-            work, item, place = calls.recv()
+            call = calls.recv()
         except EOFError:
             return
         answer: tuple[Any, float]
         try:
-            answer = (None, perform(work, item, place))
+            answer = (None, perform(*call))
         except AtollError as error:
             answer = (error, 0.0)
         answers.send(answer)
-        _give_back()
-
-
-def _give_back() -> None:
-    """Return memory that Arrow and the allocator keep for later to the system."""
-    arrow = sys.modules.get("pyarrow")
-    if arrow is not None:
-        arrow.default_memory_pool().release_unused()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
+        give_back()
 
 
 def die_with_parent(parent: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -60,7 +61,8 @@ def erase(
     """Write anew what `wanted["match"]` means in `wanted["versions"]`, and find the files that hold its texts.
 
     The result: `versions` (Rewritten), `files` (ids that hold a text), `opaque` (ids that could not be searched),
-    `searched` (hashed identifiers). keys: open the files that are sealed.
+    `searched` (hashed identifiers), `gone` (the blob with the ids of documents that left, by version). keys: open the
+    files that are sealed.
     """
     match = Match.of(wanted["match"])
     eraser = _Eraser(store, work, match)
@@ -71,7 +73,8 @@ def erase(
     holding, opaque = search_files(wanted["files"], match.texts, Uploads(store, keys), work, report)
     salt = wanted["salt"]
     told = {name: [hash_identifier(salt, value) for value in values] for name, values in wanted["told"].items()}
-    return {"versions": versions, "files": holding, "opaque": opaque, "searched": told}
+    gone = store.put_bytes(orjson.dumps(eraser.gone)).digest
+    return {"versions": versions, "files": holding, "opaque": opaque, "searched": told, "gone": gone}
 
 
 class _Eraser:
@@ -81,6 +84,7 @@ class _Eraser:
         self._store = store
         self._work = work
         self._match = match
+        self.gone: dict[str, list[str]] = {}
         for name in ("shards", "versions"):
             (work / name).mkdir(parents=True, exist_ok=True)
 
@@ -93,7 +97,8 @@ class _Eraser:
             after, done = self._manifest(manifest)
             done.update(after=digest if after == manifest else write_manifest(self._store, after))
             _keep(path, kept := done)
-        return Rewritten(name, digest, **kept)  # type: ignore[arg-type]
+        self.gone[name] = kept["gone"]  # type: ignore[assignment]
+        return Rewritten(name, digest, **{field: value for field, value in kept.items() if field != "gone"})  # type: ignore[arg-type]
 
     def _manifest(self, manifest: Manifest) -> tuple[Manifest, dict[str, Any]]:
         origins = origins_of(manifest.sources, self._match.digests)
@@ -103,8 +108,9 @@ class _Eraser:
         tally = _Tally()
         going = _Going(gone, _fingerprint(repr(gone.to_pylist())))
         made = {name: self._part(name, part, own, going, tally) for name, part in parts.items()}
+        told = tally.told() | {"gone": gone.to_pylist()}
         if made == parts and not _says(manifest, self._match):
-            return manifest, tally.told()
+            return manifest, told
         names = set(gone.to_pylist())
         texts = self._match.texts
         after = replace(
@@ -116,7 +122,7 @@ class _Eraser:
             recipe=redacted(manifest.recipe, texts),
             sources=redacted(manifest.sources, texts),
         )
-        return after, tally.told()
+        return after, told
 
     def _meant(self, shard: Shard, origins: Origins) -> _Own:
         """Which rows of a shard the match means; where these are documents, their ids."""

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from atoll.data.sought import forms_of
 
 Mask = npt.NDArray[np.bool_]
 
@@ -109,11 +110,6 @@ def holding(table: pa.Table, texts: Sequence[str]) -> Mask:
         elif pa.types.is_list(kind) and _is_string(kind.value_type):
             found |= _any_in(column, lambda values: _holds(values, wanted))
     return found
-
-
-def forms_of(text: str) -> list[str]:
-    """A text as it stands and as it stands inside a JSON string."""
-    return list(dict.fromkeys([text, orjson.dumps(text).decode()[1:-1]]))
 
 
 def redacted(value: Any, texts: Sequence[str], gone: Collection[str] = ()) -> Any:

@@ -6,13 +6,12 @@ read as curation reads it. What can be searched in neither way is named, never p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from atoll.core.errors import AtollError, IntegrityError, NotFound
-from atoll.data.engine.versions.matching import forms_of
+from atoll.data.sought import forms_of
 from atoll.governance.uploads import Uploads
 
 CHUNK_BYTES = 4 << 20
@@ -53,7 +52,7 @@ def search_files(
 def encoded(text: str) -> list[bytes]:
     """The bytes a text may stand as in a file, ASCII letters in lower case."""
     found: dict[bytes, None] = {}
-    for form in [*forms_of(text), json.dumps(text)[1:-1]]:
+    for form in forms_of(text):
         for encoding in ENCODINGS:
             try:
                 found[form.encode(encoding).lower()] = None
