@@ -1,4 +1,4 @@
-"""`data curate|funnel|preview|recipe`: curation on this machine, and what it dropped."""
+"""`data curate|funnel|preview|columns|recipe`: curation on this machine, and what it dropped."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def add_to(app: typer.Typer) -> None:
     )(curate)
     command(app, "funnel", examples=["atoll data funnel ./dataset", "atoll data funnel docs.v2 --samples 3"])(funnel)
     command(app, "preview", examples=["atoll data preview ./dataset --recipe stricter.yaml"])(preview)
+    command(app, "columns", examples=["atoll data columns"])(columns)
     command(app, "recipe", examples=["atoll data recipe --preset web-en", "atoll data recipe -r recipe.yaml"])(recipe)
 
 
@@ -69,7 +70,7 @@ def curate(
     report.json. Killed, it goes on when it is called again; with another recipe it begins with what was read already.
     """
     from atoll.cli.follow import board
-    from atoll.cli.render import print_json
+    from atoll.cli.render import line, print_json
     from atoll.data.engine.curate.alone import curate_alone, recipe_from
 
     wanted = recipe_from(recipe, preset)
@@ -84,6 +85,9 @@ def curate(
         return
     print_funnel(manifest, 1)
     print_counts(manifest, figures)
+    if refused := manifest.funnel[0]["dropped"]:
+        line(f"{refused:,} could not be read: {out}/report.json says where and why")
+    line(f"the dataset is in {out}; look at it: atoll data describe {out}, atoll data funnel {out}")
 
 
 def funnel(
@@ -117,6 +121,7 @@ def preview(
     from atoll.cli.data_versions import opened
     from atoll.cli.render import line, print_json, print_table
     from atoll.data.engine.curate.alone import recipe_from
+    from atoll.data.engine.curate.preview import TO_COMPARE
     from atoll.data.engine.curate.preview import preview as previewed
 
     with opened(session, dataset) as found:
@@ -125,13 +130,39 @@ def preview(
         print_json(asdict(told))
         return
     rows = [
-        [change.rule, str(change.before), str(change.after), _ids("+", change.added), _ids("-", change.removed)]
+        [
+            *(change.rule, f"{change.before:,}", f"{change.after:,}"),
+            *(_ids("+", change.added, change.coming), _ids("-", change.removed, change.going)),
+        ]
         for change in told.changes
         if change.before or change.after
     ]
-    print_table(["RULE", "BEFORE", "AFTER", "ADDED", "REMOVED"], rows)
+    print_table(["RULE", "BEFORE", "AFTER", "ADDED", "REMOVED"], right(rows, 1, 2))
+    if any(change.rule == TO_COMPARE and change.after for change in told.changes):
+        line(f"{TO_COMPARE}: no rule drops these any more; whether they are duplicates takes a new run")
+    if all(change.before == change.after for change in told.changes):
+        line("no rule drops anything else")
     if told.untold:
         line(f"not told, since it takes a new run: {', '.join(told.untold)}")
+
+
+def columns(session: Session, json: Json = False) -> None:
+    """Print the columns rules may speak of: their range and what they count."""
+    from atoll.cli.render import print_json, print_table
+    from atoll.data.rules import COLUMNS, SHARES
+
+    told = {name: (meaning, "0 to 1" if name in SHARES else "0 upwards") for name, meaning in COLUMNS.items()}
+    told |= {
+        "language": ('code of the language, compared with == and !=: language != "zh"', "text"),
+        "language_score": ("how sure that is", "0 to 1"),
+        "pii_KIND": ("how often personal data of the kind was found, such as pii_email", "0 upwards"),
+        "quality_NAME": ("score of the model the recipe calls NAME under `quality`", "0 to 1"),
+        "words_NAME": ("hits of the list the recipe calls NAME under `words`", "0 upwards"),
+    }
+    if json:
+        print_json([{"column": name, "range": span, "meaning": words} for name, (words, span) in told.items()])
+        return
+    print_table(["COLUMN", "RANGE", "MEANING"], [[name, span, words] for name, (words, span) in told.items()])
 
 
 def recipe(session: Session, recipe: RecipeFile = None, preset: Preset = None) -> None:
@@ -171,10 +202,11 @@ def print_funnel(manifest: Manifest, samples: int) -> None:
     rows: list[list[str]] = []
     for step in manifest.funnel:
         told = [clean(" ".join(sample.split()))[:80] for sample in step.get("samples", [])[:samples]] or [""]
-        rows.append([step["rule"], str(step["dropped"]), f"{step['dropped'] / total:.1%}", told[0]])
+        rows.append([step["rule"], f"{step['dropped']:,}", f"{step['dropped'] / total:.1%}", told[0]])
         rows += [["", "", "", sample] for sample in told[1:]]
     kept = manifest.counts.get("documents_out", 0)
-    print_table(["RULE", "DROPPED", "SHARE", "SAMPLE"], [*rows, ["kept", str(kept), f"{kept / total:.1%}", ""]])
+    rows.append(["kept", f"{kept:,}", f"{kept / total:.1%}", ""])
+    print_table(["RULE", "DROPPED", "SHARE", "SAMPLE"], right(rows, 1, 2))
 
 
 def print_counts(manifest: Manifest, figures: Mapping[str, Any]) -> None:
@@ -194,5 +226,12 @@ def _privacy(found: Mapping[str, Mapping[str, int]]) -> str:
     return ", ".join(f"{kind} {count} ({action})" for kind, done in found.items() for action, count in done.items())
 
 
-def _ids(sign: str, ids: Sequence[str]) -> str:
-    return ", ".join(f"{sign}{name}" for name in ids)
+def _ids(sign: str, ids: Sequence[str], count: int) -> str:
+    more = [f"and {count - len(ids):,} more"] if count > len(ids) else []
+    return ", ".join([*(f"{sign}{name}" for name in ids), *more])
+
+
+def right(rows: Sequence[Sequence[str]], *columns: int) -> list[list[str]]:
+    """Rows whose figures in `columns` end at one place."""
+    wide = {column: max((len(row[column]) for row in rows), default=0) for column in columns}
+    return [[text.rjust(wide[i]) if i in wide and text else text for i, text in enumerate(row)] for row in rows]

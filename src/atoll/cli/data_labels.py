@@ -1,4 +1,4 @@
-"""`data label` and `data train-quality`: what people say about items, and models of quality learnt from it."""
+"""`data label`: what people say about items."""
 
 from __future__ import annotations
 
@@ -27,14 +27,12 @@ _CREATE = [
     "atoll data label create people --field names:spans=person,place --instructions 'Mark every name.'",
     "atoll data label create answers --field better:pair --field stars:rating=1..5",
 ]
-_TRAIN = [
-    "atoll data train-quality good.jsonl --negative bad.jsonl --out quality.aqm",
-    "atoll data train-quality ./books --method perplexity --out books.aqm",
-]
 
 
 def add_to(app: typer.Typer) -> None:
     """Declare the commands in the `data` group."""
+    from atoll.cli import data_quality
+
     group = typer.Typer(help="Have people label items, see how far they agree, and take the labels out.")
     command(group, "create", examples=_CREATE)(create)
     command(group, "add", examples=["atoll data label add tone items.jsonl"])(add)
@@ -51,7 +49,7 @@ def add_to(app: typer.Typer) -> None:
     examples = ["atoll data label export tone --dataset tones", "atoll data label export answers --preferences"]
     command(group, "export", examples=examples)(export)
     app.add_typer(group, name="label", no_args_is_help=True)
-    command(app, "train-quality", examples=_TRAIN)(train_quality)
+    data_quality.add_to(app)
 
 
 def create(
@@ -201,39 +199,6 @@ def export(
         return
     for text in labels.lines(task, form="preferences" if preferences else "items", decided_only=not undecided):
         sys.stdout.write(f"{text}\n")
-
-
-def train_quality(
-    session: Session,
-    good: Annotated[
-        list[Path], typer.Argument(help="Good texts: JSON lines, Parquet, text, folders.", metavar="GOOD…")
-    ],
-    negative: Annotated[
-        list[Path] | None, typer.Option("--negative", help="Texts of the other kind; repeatable.", exists=True)
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File of the model.")] = Path("quality.aqm"),
-    method: Annotated[str, typer.Option("--method", help="classifier or perplexity.")] = "classifier",
-    text_column: Annotated[str, typer.Option("--text-column", help="Where the text is.")] = "text",
-    epochs: Annotated[int, typer.Option("--epochs", min=1, max=100, help="Passes over the texts.")] = 5,
-    bits: Annotated[
-        int | None, typer.Option("--bits", min=10, max=24, help="Tables have 2**bits places: 18; perplexity 20.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every choice.")] = 0,
-    json: Json = False,
-) -> None:
-    """Train a model of quality from files; no server is needed. A recipe names the file: quality: [{name, model}]."""
-    from atoll.cli.output import checked
-    from atoll.cli.render import line, print_json
-    from atoll.data.engine.quality.train import TEXT_BYTES_MAX, train_from_files
-
-    wanted = {"method": checked(method, ("classifier", "perplexity")), "text_column": text_column, "rate": 2.0}
-    wanted |= {"epochs": epochs, "bits": bits, "seed": seed, "shortest": 3, "longest": 4}
-    made = train_from_files(good, negative or [], out, wanted | {"text_bytes_max": TEXT_BYTES_MAX})
-    if json:
-        print_json(made)
-        return
-    figures = {name: value for name, value in made["figures"].items() if isinstance(value, int | float)}
-    line(f"{made['model']}: {made['size_bytes']} bytes; " + ", ".join(f"{n} {v:g}" for n, v in figures.items()))
 
 
 def _labels(session: Session) -> Labels:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from atoll.data.engine.versions.diff import Diff, PartDiff
 
 DROPPED_SHOWN = 12
+COLUMNS_SHOWN = 8
 
 
 def description_lines(told: Mapping[str, Any]) -> list[str]:
@@ -50,6 +51,21 @@ def lineage_lines(found: Mapping[str, Any]) -> list[str]:
     return ["Came from", *tree_lines(found["up"], "  "), "", "Became", *tree_lines(found["down"], "  ")]
 
 
+def origin_lines(told: Mapping[str, Any]) -> list[str]:
+    """Where a dataset outside the platform came from, as a tree."""
+    from atoll.data.lineage import source_of
+
+    found = [f"dataset {told['name']}"]
+    for source in told["sources"]:
+        node = source_of(source)
+        name = (
+            node.name if node else f"{source['kind']} {source.get('reference') or source.get('digest') or ''}".strip()
+        )
+        licence = str(source.get("licence") or "unknown")
+        found.append(f"  source {name} ({licence if licence != 'unknown' else 'licence unknown'})")
+    return ["Came from", *(f"  {line}" for line in found)] + [f"    parent {digest}" for digest in told["parents"]]
+
+
 def tree_lines(node: Mapping[str, Any], indent: str = "") -> list[str]:
     """One line a node."""
     phase = f"({node['phase']})" if node["phase"] else ""
@@ -73,7 +89,10 @@ def _part_lines(name: str, part: PartDiff) -> list[str]:
 def _split_row(name: str, part: Mapping[str, Any]) -> list[str]:
     from atoll.cli.render import size
 
-    return [name, _number(part["rows"]), str(part["shards"]), size(part["size_bytes"]), " ".join(part["columns"])]
+    columns = list(part["columns"])
+    more = [f"and {len(columns) - COLUMNS_SHOWN} more"] if len(columns) > COLUMNS_SHOWN + 1 else []
+    shown = ", ".join([*(columns[:COLUMNS_SHOWN] if more else columns), *more])
+    return [name, _number(part["rows"]), str(part["shards"]), size(part["size_bytes"]), shown]
 
 
 def _ranking(title: str, figures: Mapping[str, int]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atoll.cli.session import Session, command
+from atoll.core.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
     from atoll.data.archive import Opened
@@ -76,19 +77,40 @@ def diff(
 
 def lineage(
     session: Session,
-    what: Annotated[str, typer.Argument(help="A version, or anything by NAME or KIND/NAME.", metavar="X")],
+    what: Annotated[str, typer.Argument(help="A version, anything by NAME or KIND/NAME, or a folder.", metavar="X")],
     json: Json = False,
 ) -> None:
-    """Show what something came from, up to its sources, and what came from it, down to deployments."""
+    """Show what something came from, up to its sources, and what came from it, down to deployments.
+
+    Of a dataset in a folder or tar: its sources; what was made of it is known to a platform alone.
+    """
     from atoll.cli.data_pages import lineage_lines
     from atoll.cli.render import line, print_json
+    from atoll.data.layout import MANIFEST
 
+    if what.endswith(".tar") or Path(what, MANIFEST).is_file():
+        _print_origin(session, what, json)
+        return
     kind, slash, name = what.partition("/")
     found = session.client.datasets.lineage(name if slash else what, session.client.kind(kind).name if slash else "any")
     if json:
         print_json(found)
         return
     for text in lineage_lines(found):
+        line(text)
+
+
+def _print_origin(session: Session, what: str, json: bool) -> None:
+    """What the manifest of a dataset outside the platform says it came from."""
+    from atoll.cli.data_pages import origin_lines
+    from atoll.cli.render import line, print_json
+
+    with opened(session, what) as found:
+        told = {"name": found.name, "sources": found.manifest.sources, "parents": found.manifest.parents}
+    if json:
+        print_json(told)
+        return
+    for text in origin_lines(told):
         line(text)
 
 
@@ -140,7 +162,6 @@ def tag(
 ) -> None:
     """Let DATASET@TAG stand for a version; tagged versions are kept by retention."""
     from atoll.cli.render import line
-    from atoll.core.errors import Invalid
 
     if bool(version) == remove:
         raise Invalid("a tag needs a version, or --remove", field="version", hint=f"atoll data tag {dataset} {name} …")
@@ -158,7 +179,20 @@ def opened(session: Session, text: str) -> Iterator[Opened]:
         if is_archive(text):
             yield stack.enter_context(open_archive(Path(text)))
         else:
-            yield session.client.datasets.open(text)
+            yield _version(session, text)
+
+
+def _version(session: Session, text: str) -> Opened:
+    """A version of the platform; where there is none but something of this name lies here, that is what is told."""
+    from atoll.sdk.errors import Unreachable
+
+    try:
+        return session.client.datasets.open(text)
+    except (NotFound, Unreachable) as error:
+        if not Path(text).exists():
+            raise
+        hint = "a folder that `atoll data curate` or `atoll data export` made, or a version: NAME, NAME.vN, NAME@TAG"
+        raise Invalid(f"{text} is no dataset: it holds no manifest.json", field="dataset", hint=hint) from error
 
 
 @contextmanager

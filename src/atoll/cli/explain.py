@@ -28,6 +28,9 @@ _LIMITS = {
 }
 
 
+_DEFAULT_SHOWN = 40
+"""Characters of a default in a table; its own page has it whole."""
+
 _REQUEST_FIELDS = (
     *("note", "at", "model", "endpoint", "deployment", "replica", "provider", "priority", "queue_s", "ttft_s"),
     *("duration_s", "prompt_tokens", "cached_tokens", "completion_tokens", "cost", "key_id", "user", "source", "seq"),
@@ -271,4 +274,6 @@ def _print_fields(title: str, fields: list[FieldFacts]) -> None:
 def _field_row(facts: FieldFacts) -> list[str]:
     meaning = " ".join(facts.description.split())
     limits = f" ({facts.limits})" if facts.limits else ""
-    return [f"  {facts.name}", facts.type, "required" if facts.is_required else facts.default or "-", meaning + limits]
+    default = "required" if facts.is_required else facts.default or "-"
+    shown = default if len(default) <= _DEFAULT_SHOWN else f"{default[: _DEFAULT_SHOWN - 1]}…"
+    return [f"  {facts.name}", facts.type, shown, meaning + limits]

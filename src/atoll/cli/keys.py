@@ -58,6 +58,8 @@ def add_to(app: typer.Typer, panel: str) -> None:
     command(group, "limit", examples=examples)(limit)
     command(group, "rotate", examples=["KEY=$(atoll keys rotate key-1a2b3c --overlap 1h)"])(rotate)
     command(group, "revoke", examples=["atoll keys revoke key-1a2b3c"])(revoke)
+    examples = ["atoll keys rotate-uploads", "atoll keys rotate-uploads --wait", "atoll get datakeys"]
+    command(group, "rotate-uploads", examples=examples)(rotate_uploads)
     app.add_typer(group, name="keys", rich_help_panel=panel)
 
 
@@ -252,6 +254,24 @@ def revoke(session: Session, key_id: ID) -> None:
 
     session.client.revoke_key(key_id)
     line(f"{key_id} is revoked")
+
+
+def rotate_uploads(
+    session: Session,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the older keys are destroyed.")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Longest wait.", min=0)] = 7_200.0,
+) -> None:
+    """Seal the project's uploads under a new key, in the background; older keys go when nothing needs them.
+
+    They are destroyed an hour later at the earliest, for uploads and runs that had begun.
+    """
+    from atoll.cli.render import line
+
+    made = session.client.rotate_uploads_key()
+    line(f"{made.name} seals the uploads of project {session.project} from now on; see: atoll get datakeys")
+    if wait:
+        last = session.client.wait_for("DataKey", made.name, {"ready"}, timeout_s=timeout)
+        line(f"{last.status['resealed']} uploads were sealed anew, older keys are destroyed")
 
 
 def _print_made(session: Session, made: NewKey, output: str, said: str) -> None:

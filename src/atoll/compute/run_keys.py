@@ -41,15 +41,30 @@ def key_reference(run: Resource) -> str:
     return f"{key_name(run)}/{KEY_VALUE}"
 
 
-def payer_of(run: Resource, model: str, world: Writer) -> Resource:
-    """The key that asked for the run (`creator` of its spec); Forbidden when it ended, or may not call `model`."""
-    project, _, name = run.spec["creator"].partition("/")
+def payer_of(run: Resource, models: Sequence[str], world: Writer) -> Resource:
+    """The key that asked for the run (`creator` of its spec); Forbidden when it ended, or may not call all `models`."""
+    project, _, name = str(run.spec.get("creator") or "").partition("/")
+    if not name:
+        raise Forbidden(f"{run.key} does not say which key asked for it", hint="apply it again with your own")
     payer = world.scope.find("ApiKey", name, project)
     if payer is None or not is_valid(payer, world.clock.now()):
-        raise Forbidden(f"key {run.spec['creator']} asked for {run.key} and is no longer valid")
-    if payer.spec["models"] is not None and model not in payer.spec["models"]:
-        raise Forbidden(f"key {name} may not call model {model!r}", hint="use a key that may")
+        raise Forbidden(f"key {run.spec['creator']} asked for {run.key} and is no longer valid", hint="use another key")
+    allowed = payer.spec["models"]
+    for model in models:
+        if allowed is not None and model not in allowed:
+            raise Forbidden(f"key {name} may not call model {model!r}", hint="use a key that may")
     return payer
+
+
+def open_charged_key(
+    run: Resource, models: Sequence[str], secrets: Secrets, world: Writer, *, expires_at: float
+) -> list[Write]:
+    """As `open_key`, charged to the key that asked for the run and within its bounds; raises also as `payer_of`.
+
+    What the key may not call, the run may not; what limits it limits both together, for the gateway counts by payer.
+    """
+    limits = payer_of(run, models, world).spec["limits"]
+    return open_key(run, models, secrets, world, expires_at=expires_at, charged_to=run.spec["creator"], limits=limits)
 
 
 def open_key(

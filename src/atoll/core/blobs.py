@@ -33,6 +33,7 @@ FINISHED = "finished"
 """Name of what is left of an upload that became a blob: its digest."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_HOLDER = re.compile(r"[A-Za-z0-9-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,21 @@ class BlobStore:
         """A new resumable upload, or an earlier one by its id."""
         return Upload(self, upload_id or uuid.uuid4().hex)
 
+    def note_holder(self, digest: str, holder: str) -> None:
+        """Remember for as long as broken uploads are kept that `holder` (a plain name) has the bytes of `digest`."""
+        path = self._held(digest, holder)
+        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self._fs.pipe_file(path, b"")
+
+    def is_held(self, digest: str, holder: str) -> bool:
+        """Whether `holder` showed lately that it has the bytes of `digest`."""
+        return bool(self._fs.exists(self._held(digest, holder)))
+
+    def _held(self, digest: str, holder: str) -> str:
+        assert _HOLDER.fullmatch(holder), holder
+        name = "".join(self.path_of(digest).rsplit("/", 2)[1:])
+        return f"{self._root}/partial/held-{holder}/{name}"
+
     def digests(self) -> Iterator[str]:
         """Every stored digest."""
         for path in self._fs.find(f"{self._root}/sha256"):
@@ -278,8 +294,9 @@ class Upload:
             else:
                 self._store._write(digest, self._chunks())
         except IntegrityError:
+            mismatch = self._mismatch(digest)
             self.abort()
-            raise
+            raise mismatch from None
         self.abort()
         self._finish(digest)
         return Blob(digest, self._store.size_bytes(digest))
@@ -290,11 +307,19 @@ class Upload:
             self._store._fs.rm(self._folder, recursive=True)
 
     def _require(self, digest: str) -> None:
+        if self._digest() != digest:
+            raise self._mismatch(digest)
+
+    def _digest(self) -> str:
         checksum = hashlib.sha256()
         for chunk in self._chunks():
             checksum.update(chunk)
-        if f"sha256:{checksum.hexdigest()}" != digest:
-            raise IntegrityError(f"upload {self.id} does not have the bytes of {digest}", hint="send them again")
+        return f"sha256:{checksum.hexdigest()}"
+
+    def _mismatch(self, digest: str) -> IntegrityError:
+        found, size_bytes = self._digest(), self.size_bytes
+        words = f"upload {self.id} does not have the bytes of {digest}: the {size_bytes} it has are those of {found}"
+        return IntegrityError(words, hint="begin another and send them again", expected=digest, found=found)
 
     def _finish(self, digest: str) -> None:
         """Remember what it became: the answer may be lost on its way, and then it is finished again."""

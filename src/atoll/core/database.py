@@ -82,6 +82,17 @@ class Database:
                     hint="it was made by a newer version of Atoll: use that one",
                 ) from error
 
+    def scrub(self) -> bool:
+        """Write what was deleted over where it lay, in the log too; False while a reader is in the way: ask again.
+
+        Only SQLite's files are within reach.
+        """
+        if not self.is_sqlite or self._is_memory:
+            return True
+        with self.reading() as connection:
+            row = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").first()
+        return row is not None and not row[0]
+
     def close(self) -> None:
         """Give all connections back."""
         self._fast.dispose()
@@ -114,6 +125,7 @@ class Database:
                 f"synchronous={synchronous}",
                 "busy_timeout=30000",
                 "foreign_keys=ON",
+                "secure_delete=ON",  # what an erasure removed does not stay in free pages
                 "wal_autocheckpoint=4000",
             ):
                 connection.execute(f"PRAGMA {pragma}").close()

@@ -138,6 +138,7 @@ class World(Protocol):
 
 
 Dependents = Callable[[World, "Resource"], "list[Resource]"]
+Held = Callable[[World, "Resource"], str]
 
 Guard = Callable[[Asker, str, Fields | None, Fields | None], None]
 """Called with who asks, the project, the new spec (None: delete) and the old one (None: create); raises Forbidden."""
@@ -151,6 +152,10 @@ def _has_no_dependents(_: World, __: Resource) -> list[Resource]:
     return []
 
 
+def _is_held_by_nothing(_: World, __: Resource) -> str:
+    return ""
+
+
 def _guards_nothing(_: Asker, __: str, ___: Fields | None, ____: Fields | None) -> None:
     return None
 
@@ -160,7 +165,8 @@ class Kind:
     """One registered kind.
 
     `holds(resource)` true keeps a deleted resource in the store: something in the world still belongs to it.
-    `dependents(world, resource)` is what must end with a resource beside what it owns.
+    `dependents(world, resource)` is what must end with a resource beside what it owns; `held(world, resource)` says why
+    people may not delete it now ("": they may).
     `columns` are (heading, dotted path) pairs for tables. `private` names top-level fields never shown.
     `is_internal` kinds are made by controllers only and refused from people. `writers` is the least role that may
     write the kind by hand; `guard` refuses single writes that the role alone would allow. What `is_charged` is paid by
@@ -179,6 +185,7 @@ class Kind:
     is_charged: bool = False
     holds: Callable[[Resource], bool] = field(default=_holds_nothing)
     dependents: Dependents = field(default=_has_no_dependents)
+    held: Held = field(default=_is_held_by_nothing)
     writers: Literal["member", "owner", "admin"] = "member"
     guard: Guard = field(default=_guards_nothing)
 
@@ -221,9 +228,14 @@ class Kinds:
 KINDS = Kinds()
 
 
+def is_name(text: str) -> bool:
+    """Whether a resource can be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
 def check_name(name: str) -> str:
     """`name` if it can be a resource's name, else Invalid."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise Invalid(
             f"{name!r} cannot be a name",
             field="name",

@@ -17,6 +17,7 @@ import hashlib
 import hmac
 import io
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,20 @@ class SealedBlobs:
         """Seal bytes as they come; no plain byte is written anywhere. TooLarge beyond `bytes_max`."""
         counted = _Counted(chunks, bytes_max)
         blob = self._stored(counted, b"")
+        return SealedBlob(blob.digest, counted.size_bytes, f"sha256:{counted.checksum.hexdigest()}")
+
+    def is_current(self, digest: str) -> bool:
+        """Whether a blob is sealed under the newest key; NotFound when it is not there."""
+        with self._blobs.open(digest) as stream:
+            header = _read_full(stream, HEADER_BYTES)
+        return header[16 : 16 + NAME_BYTES] == self._keys[0].name
+
+    def reseal(self, digest: str) -> SealedBlob:
+        """The bytes of a sealed blob, sealed under the newest key; the same blob each time. Raises as `open`."""
+        salt = self._keys[0].salt_of(f"sealed before as {digest}")
+        with self.open(digest) as plain:
+            counted = _Counted(iter(lambda: plain.read(CHUNK_BYTES), b""), sys.maxsize)
+            blob = self._stored(counted, salt)
         return SealedBlob(blob.digest, counted.size_bytes, f"sha256:{counted.checksum.hexdigest()}")
 
     def open(self, digest: str) -> IO[bytes]:

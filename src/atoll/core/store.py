@@ -23,7 +23,7 @@ from sqlalchemy.sql import ColumnElement, Select
 from atoll.core.clock import Clock, SystemClock
 from atoll.core.database import Database
 from atoll.core.errors import Conflict, Fenced, Forbidden, NotFound
-from atoll.core.resources import Key, Resource, check_name
+from atoll.core.resources import Key, Resource, check_name, is_name
 from atoll.core.tables import changes, counters, leases, resources
 
 _JSON_EMPTY = "{}"
@@ -240,6 +240,8 @@ class Scope:
         project = project or self.project
         if project is None:
             raise NotFound(f"{kind} {name!r}: which project?", hint="a scope over everything needs the project named")
+        if not is_name(name):  # nor would every database take such a text
+            return None
         return next(iter(self._select(_NAMED, kind=kind, named_project=project, name=name)), None)
 
     def read(self, key: Key) -> Resource | None:

@@ -19,9 +19,11 @@ from atoll.core.errors import IntegrityError, Invalid
 
 FORMAT = "atoll-erasure/1"
 NOT_REACHED = (
-    "copies outside the platform: exports, backups of its disks",
-    "work folders and caches of nodes, which go with the runs they belong to",
+    "copies outside the platform: exports, backups of its disks and of its database",
+    "folders of tasks on nodes, which follow their runs within minutes; kept indexes, caches and logs there",
     "models that had learned from it: they are named under `affected`",
+    "what came in after it was completed, parts of uploads under way among that",
+    "free space of a PostgreSQL database until it is vacuumed; SQLite's is written over",
 )
 """What no erasure reaches; every certificate says so."""
 
@@ -93,11 +95,21 @@ def lines(certificate: Mapping[str, Any]) -> list[str]:
     found += [_version_line(version) for version in certificate["versions"]] or ["  no version held any of it"]
     found += [f"  file {name} removed" for name in certificate["files_removed"]]
     found += [f"  file {name} could not be searched inside" for name in scope["files_not_searched"]]
+    found += _record_lines(certificate)
     found.append(f"  blobs        {blobs['deleted']} deleted, {blobs['kept']} kept because others refer to them")
     for kind, names in certificate["affected"].items():
         found.append(f"  affected     {kind}: {', '.join(names)}")
     found += [f"  not reached  {words}" for words in certificate["not_reached"]]
     return [*found, f"  digest       {certificate['digest']}"]
+
+
+def _record_lines(certificate: Mapping[str, Any]) -> list[str]:
+    """What of tables and resources is told; certificates of older versions of the platform say nothing of them."""
+    removed = certificate.get("records_removed", {})
+    seen = certificate["scope"].get("records", {})
+    found = [f"  {name:<12} {removed.get(name, 0)} of {count} removed" for name, count in seen.items()]
+    found += [f"  {name} removed, whose record quoted it" for name in certificate.get("runs_removed", ())]
+    return found + [f"  {name} still says it: change it by hand" for name in certificate.get("named_elsewhere", ())]
 
 
 def _version_line(version: Mapping[str, Any]) -> str:

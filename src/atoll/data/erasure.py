@@ -2,15 +2,17 @@
 
     searching  a task writes the versions' shards anew; when versions came meanwhile, they are searched too
     replaced   every version has its new manifest; nothing that still reads the old ones may go on
+    records    what lies in tables is gone through: items of labelling tasks, conversations, responses, events
     deleting   the old blobs go at once, unless something else that lives refers to them
 
-Each step may be killed anywhere and is repeated to the same end. Then the identifiers are forgotten.
+Each step may be killed anywhere and is repeated to the same end. Then the identifiers are forgotten, and what was
+deleted is written over where it lay.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -22,13 +24,16 @@ from atoll.core.reconcile import Writer
 from atoll.core.resources import KINDS, Key, Resource
 from atoll.core.store import MarkDeleting, SetSpec, SetStatus, Write
 from atoll.data.certificate import METHOD, NOT_REACHED, sealed
-from atoll.data.files import give_key, is_sealed
+from atoll.data.files import digests_of, give_key, is_sealed
 from atoll.data.layout import members
 from atoll.data.lineage import UNTOLD, Lineage
 from atoll.data.manifest import read_manifest
+from atoll.data.quotes import quotes_in
+from atoll.data.records import Records, began, go_on
 from atoll.data.resources import MATCHED
+from atoll.data.sought import Sought
 
-REPLACED, DELETING = "replaced", "deleting"
+REPLACED, RECORDS, DELETING, DONE, FORGOTTEN = "replaced", "records", "deleting", "done", "forgotten"
 AFFECTED = ("TrainingRun", "ModelVersion", "Deployment")
 _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
 
@@ -39,18 +44,24 @@ class ErasureController(JobController):
     name = "erasures"
     owns = "Erasure"
 
-    def __init__(self, blobs: BlobStore) -> None:
+    def __init__(
+        self, blobs: BlobStore, records: Sequence[Records] = (), scrub: Callable[[], bool] = lambda: True
+    ) -> None:
+        """records: texts in tables. scrub: writes over what was deleted from them; False: ask again."""
         self._blobs = blobs
+        self._records = records
+        self._scrub = scrub
 
     def reconcile(self, key: Key, world: Writer) -> float | None:
         run = world.read(key)
         if run is None or run.is_deleting:
             return None
         if run.phase in ENDED:
-            _forget(run, world)
-            return None
+            return self._forget(run, world)
         if run.status.get("stage") == REPLACED:
-            return self._list_doomed(run, world)
+            return self._await_readers(run, world)
+        if run.status.get("stage") == RECORDS:
+            return self._go_through_records(run, world)
         if run.status.get("stage") == DELETING:
             return self._delete(run, world)
         return super().reconcile(key, world)
@@ -67,7 +78,7 @@ class ErasureController(JobController):
             {"id": f.name, "name": f.spec["filename"], "digest": f.spec["digest"], "sealed": is_sealed(f)}
             for f in files.values()
         ]
-        digests = [files[name].spec["digest"] for name in match["files"]]
+        digests = [digest for name in match["files"] for digest in digests_of(files[name])]
         wanted = {
             "versions": versions,
             "files": told,
@@ -106,45 +117,77 @@ class ErasureController(JobController):
         fields: dict[str, Any] = {
             "phase": "running",
             "stage": REPLACED,
-            "reason": "deleting what was replaced",
+            "reason": "waiting for what reads what was replaced",
             "versions": _once([*run.status.get("versions", []), *changed]),
             "searched": searched,
             "rows": sum(v["rows"] for v in result["versions"]),
             "identifiers": result["searched"],
             "files_removed": sorted({*run.status.get("files_removed", []), *doomed}),
-            "file_digests": sorted({*run.status.get("file_digests", []), *(f.spec["digest"] for f in files)}),
+            "file_digests": sorted({*run.status.get("file_digests", []), *(d for f in files for d in digests_of(f))}),
             "files_not_searched": result["opaque"],
+            "gone": sorted({*run.status.get("gone", []), *filter(None, [result.get("gone")])}),
         }
         return fields, writes
 
-    def _list_doomed(self, run: Resource, world: Writer) -> float | None:
-        """Note which blobs go, once nothing is left to search and nobody reads them any more."""
+    def _await_readers(self, run: Resource, world: Writer) -> float | None:
+        """Go on to the records, once nothing is left to search and nobody reads the old versions any more."""
         if _unsearched(run, world):
             return _search_again(run, world)
         reader = _reader_of({v["before"] for v in run.status["versions"]}, run, world)
         if reader is not None:
             return _wait(run, f"waits for {reader.key}, which reads what is erased: delete it, or let it end", world)
+        state = {**began(), "removed": run.status.get("records", {}).get("removed", {})}
+        fields = {"stage": RECORDS, "reason": "going through what lies in tables", "records": state}
+        world.write(SetStatus(run, run.status | fields))
+        return None
+
+    def _go_through_records(self, run: Resource, world: Writer) -> float | None:
+        """One step through the tables; behind the last come the resources that quote."""
+        sought = Sought.of(run.spec["match"], self._gone(run))
+        state = run.status["records"]
+        if state["place"] < len(self._records):
+            state = go_on(state, self._records, run.project, sought)
+            world.write(SetStatus(run, run.status | {"records": state}))
+            return None
+        found = quotes_in(world.scope.within(run.project), sought, run.uid)
+        records = sorted({*run.status.get("runs_removed", []), *(f"{r.kind}/{r.name}" for r in found.records)})
+        fields = {"runs_removed": records, "named_elsewhere": found.others}
+        doomed = [MarkDeleting(record, "Erased", f"erasure {run.name}") for record in found.records]
+        world.write(SetStatus(run, run.status | fields | self._doomed(run)), *doomed)
+        return None
+
+    def _gone(self, run: Resource) -> dict[str, set[str]]:
+        """Ids of the documents that left versions, by dataset."""
+        datasets = {v["name"]: _dataset_of(v["name"]) for v in run.status["versions"]}
+        found: dict[str, set[str]] = {}
+        for digest in run.status.get("gone", ()):
+            for version, ids in orjson.loads(self._blobs.read(digest)).items():
+                if version in datasets:
+                    found.setdefault(datasets[version], set()).update(ids)
+        return found
+
+    def _doomed(self, run: Resource) -> dict[str, Any]:
+        """The next stage, with a note of which blobs go."""
         old: dict[str, None] = {}
         for version in run.status["versions"]:
             kept = set(self._digests(version["after"]))
             old |= dict.fromkeys(d for d in self._digests(version["before"]) if d not in kept)
         old |= dict.fromkeys(run.status["file_digests"])
         blob = self._blobs.put_bytes(orjson.dumps(list(old)))
-        world.write(SetStatus(run, run.status | {"stage": DELETING, "doomed": blob.digest}))
-        return None
+        return {"stage": DELETING, "reason": "deleting what was replaced", "doomed": blob.digest}
 
     def _delete(self, run: Resource, world: Writer) -> float | None:
         if _unsearched(run, world):
             return _search_again(run, world)
         doomed: list[str] = orjson.loads(self._blobs.read(run.status["doomed"]))
         kept = set(doomed) & self._referred(world)
-        for digest in doomed:
+        for digest in (*doomed, *run.status.get("gone", ())):
             if digest not in kept:
                 self._blobs.delete(digest)
         certificate = sealed(self._certificate(run, len(doomed) - len(kept), len(kept), world))
         blob = self._blobs.put_bytes(orjson.dumps(certificate, option=orjson.OPT_INDENT_2))
-        fields = {"phase": "succeeded", "reason": "", "stage": "done", "doomed": "", "certificate": blob.digest}
-        status = run.status | fields | {"observed_generation": run.generation}
+        fields = {"phase": "succeeded", "reason": "", "stage": DONE, "certificate": blob.digest}
+        status = run.status | fields | {"doomed": "", "gone": [], "observed_generation": run.generation}
         words = f"{len(run.status['versions'])} versions written anew, certificate {certificate['digest']}"
         world.write(SetStatus(run, status, "Erased", words))
         return None
@@ -157,6 +200,7 @@ class ErasureController(JobController):
             "rows": status.get("rows", 0),
             "files": status["files"],
             "files_not_searched": status["files_not_searched"],
+            "records": status.get("records", {}).get("seen", {}),
         }
         return {
             "project": run.project,
@@ -169,10 +213,28 @@ class ErasureController(JobController):
             "scope": scope,
             "versions": status["versions"],
             "files_removed": status["files_removed"],
+            "records_removed": status.get("records", {}).get("removed", {}),
+            "runs_removed": status.get("runs_removed", []),
+            "named_elsewhere": status.get("named_elsewhere", []),
             "blobs": {"deleted": deleted, "kept": kept},
             "not_reached": list(NOT_REACHED),
             "affected": affected(run, [v["name"] for v in status["versions"]], world),
         }
+
+    def _forget(self, run: Resource, world: Writer) -> float | None:
+        """Take what was named out of the store, with the task that was told it, and write over where it lay."""
+        workloads = [w for w in world.scope.children(run.uid) if w.kind == "Workload"]
+        if not run.spec["is_forgotten"]:
+            spec = run.spec | {"match": {name: [] for name in MATCHED}, "is_forgotten": True}
+            doomed = [MarkDeleting(w) for w in workloads if not w.is_deleting]
+            world.write(SetSpec(run, spec, reason="Forgotten"), *doomed)
+        elif run.status.get("observed_generation") != run.generation:
+            world.write(SetStatus(run, run.status | {"observed_generation": run.generation}))
+        elif run.status.get("stage") != FORGOTTEN:
+            if workloads or not self._scrub():
+                return LOOK_AGAIN_S
+            world.write(SetStatus(run, run.status | {"stage": FORGOTTEN}))
+        return None
 
     def _digests(self, manifest: str) -> list[str]:
         """The blobs of a manifest, itself last; nothing once it is gone."""
@@ -259,11 +321,5 @@ def _wait(run: Resource, reason: str, world: Writer) -> float:
     return LOOK_AGAIN_S
 
 
-def _forget(run: Resource, world: Writer) -> None:
-    """Take what was named out of the store, and the task that was told it."""
-    workloads = [w for w in world.scope.children(run.uid) if w.kind == "Workload" and not w.is_deleting]
-    if not run.spec["is_forgotten"]:
-        spec = run.spec | {"match": {name: [] for name in MATCHED}, "is_forgotten": True}
-        world.write(SetSpec(run, spec, reason="Forgotten"), *(MarkDeleting(w) for w in workloads))
-    elif run.status.get("observed_generation") != run.generation:
-        world.write(SetStatus(run, run.status | {"observed_generation": run.generation}))
+def _dataset_of(version: str) -> str:
+    return version.rpartition(".v")[0]

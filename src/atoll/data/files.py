@@ -29,6 +29,7 @@ class FileSpec(Spec):
     digest: str = Field(description="Blob digest.", pattern=DIGEST)
     sealed: bool = Field(False, description="Whether the blob is sealed with the project's key.")
     size_bytes: int = Field(ge=0, description="Size, bytes.")
+    formerly: list[str] = Field(default_factory=list, description="Digests it had under older keys, in hex.")
     expires_at: float | None = Field(None, description="Unix time at which it goes by itself.")
 
 
@@ -139,10 +140,15 @@ def is_sealed(file: Resource) -> bool:
     return bool(file.spec.get("sealed"))
 
 
+def digests_of(file: Resource) -> list[str]:
+    """The digest of a file, and those it had before it was sealed anew."""
+    return [file.spec["digest"], *(f"sha256:{name}" for name in file.spec.get("formerly", ()))]
+
+
 def find_file(scope: Scope, project: str, digest: str) -> Resource | None:
-    """A living file of the project with this blob."""
+    """A living file of the project that has, or had under an older key, this blob: its own digest says where it is."""
     for file in scope.find_all("File"):
-        if file.project == project and file.spec["digest"] == digest and not file.is_deleting:
+        if file.project == project and digest in digests_of(file) and not file.is_deleting:
             return file
     return None
 

@@ -12,13 +12,15 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from atoll.compute.jobs import JobController, engine_workload
+from atoll.core.blobs import BlobStore
 from atoll.core.errors import AtollError, NotFound
 from atoll.core.origins.source import parse
 from atoll.core.reconcile import Writer
 from atoll.core.resources import KINDS, Kind, Model, Resource, Spec, Status
 from atoll.core.store import Scope, Write
-from atoll.data.files import find_file, give_key, is_sealed
+from atoll.data.files import give_key, is_sealed
 from atoll.data.resources import Digest, TagName
+from atoll.data.rights import Rights
 from atoll.data.versions import MAIN, make_version, parents_of
 
 PATTERNS_MAX = 100
@@ -38,8 +40,8 @@ class DatasetImportSpec(Spec):
 
     dataset: str = Field(description="Dataset that receives the new version.")
     branch: TagName = Field(MAIN, description="Branch the version continues.")
-    train: Digest | Literal[""] = Field("", description="Blob digest of the lines to learn from.")
-    heldout: Digest | Literal[""] = Field("", description="Blob digest of the lines to measure on; empty: none.")
+    train: Digest | Literal[""] = Field("", description="Digest of the lines to learn from: a file the project has.")
+    heldout: Digest | Literal[""] = Field("", description="Digest of the lines to measure on; empty: none.")
     sealed: list[Literal["train", "heldout"]] = Field(
         default_factory=list, description="Which of the two are sealed uploads; those of living files are known to be."
     )
@@ -109,18 +111,20 @@ class DatasetImportController(JobController):
     name = "dataset-imports"
     owns = "DatasetImport"
 
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+
     def workload_for(self, run: Resource, world: Writer) -> tuple[dict[str, Any], dict[str, Any]]:
         spec = run.spec
         parents_of(world.scope, run.project, spec.get("parents", ()))
         if spec["train"]:
-            module, wanted = "chats", {name: spec[name] for name in ("train", "heldout", "licence")}
-            wanted["sealed"] = _sealed(run, world.scope)
+            module, wanted = "chats", {"licence": spec["licence"]} | self._examples(run, world)
         else:
             names = ("source", "files", "heldout_files", "rows", "fields", "sha256", "licence")
             module, wanted = "prebuilt", {name: spec[name] for name in names}
             wanted["uploads"] = [_upload(name, run.project, world.scope) for name in spec["uploads"]]
         workload = engine_workload(
-            f"atoll.data.engine.{module}",
+            f"atoll.data.engine.versions.{module}",
             wanted,
             cpu=spec["cpu"],
             memory_bytes=spec["memory_bytes"],
@@ -129,6 +133,18 @@ class DatasetImportController(JobController):
         if wanted.get("sealed") or any(upload["sealed"] for upload in wanted.get("uploads", ())):
             give_key(workload)
         return workload, {}
+
+    def _examples(self, run: Resource, world: Writer) -> dict[str, Any]:
+        """The two files the project named by digest, and which of them are sealed; NotFound when they are not its."""
+        rights = Rights(world.scope, self._blobs, run.project)
+        wanted: dict[str, Any] = {"train": "", "heldout": "", "sealed": []}
+        for name in ("train", "heldout"):
+            if digest := run.spec[name]:
+                file = rights.file(digest, name)
+                wanted[name] = digest if file is None else file.spec["digest"]
+                if is_sealed(file) if file is not None else name in run.spec.get("sealed", ()):
+                    wanted["sealed"].append(name)
+        return wanted
 
     def finish(self, run: Resource, workload: Resource, world: Writer) -> tuple[dict[str, Any], list[Write]]:
         result = workload.status["result"]
@@ -164,10 +180,3 @@ def _upload(name: str, project: str, scope: Scope) -> dict[str, Any]:
         raise NotFound(f"there is no file {name!r} in project {project!r}", hint="upload it through /v1/files")
     told = {"id": name, "name": file.spec["filename"], "digest": file.spec["digest"]}
     return told | {"sealed": is_sealed(file)}
-
-
-def _sealed(run: Resource, scope: Scope) -> list[str]:
-    """Which of the two files are sealed: said by whoever made the import, or by the file that is still there."""
-    said = run.spec.get("sealed", ())
-    files = {n: find_file(scope, run.project, run.spec[n]) for n in ("train", "heldout") if run.spec[n]}
-    return [name for name, file in files.items() if name in said or (file is not None and is_sealed(file))]

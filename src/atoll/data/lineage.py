@@ -14,11 +14,14 @@ from typing import Any
 
 from atoll.core.errors import NotFound
 from atoll.core.resources import Resource
+from atoll.data.files import digests_of
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "parents": ("DatasetVersion",),
+    "known": ("DatasetVersion",),
     "dataset_version": ("DatasetVersion",),
     "dataset": ("DatasetVersion",),
+    "datasets": ("DatasetVersion",),
     "reference": ("DatasetVersion",),
     "curation_run": ("CurationRun",),
     "training_run": ("TrainingRun",),
@@ -27,7 +30,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "base": ("ModelVersion",),
     "version": ("ModelVersion",),
     "canary_version": ("ModelVersion",),
-    "model": ("ModelVersion",),
+    "model": ("ModelVersion", "QualityModel"),
     "file": ("File",),
     "files": ("File",),
     "input_file": ("File",),
@@ -78,7 +81,8 @@ class Lineage:
 
     def __init__(self, resources: Iterable[Resource]) -> None:
         self._known = {(r.kind, r.name): r for r in resources if r.kind not in UNTOLD and not r.is_deleting}
-        self._files: dict[str, Id] = {r.spec["digest"]: id_ for id_, r in self._known.items() if r.kind == "File"}
+        files = ((id_, r) for id_, r in self._known.items() if r.kind == "File")
+        self._files: dict[str, Id] = {digest: id_ for id_, file in files for digest in digests_of(file)}
         self._up: dict[Id, list[Id]] = {}
         self._down: dict[Id, list[Id]] = {}
         for id_, resource in self._known.items():

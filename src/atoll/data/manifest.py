@@ -7,6 +7,7 @@ Who produced a dataset and why is lineage, which is not known here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,14 @@ SPLITS = {
     "qa_heldout": QUESTION_COLUMNS,
 }
 """The splits of a curated dataset and the columns of each. `answer` is exactly `text[span_start:span_end]`."""
+
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_SHAPES: dict[str, type] = {
+    **dict.fromkeys(("counts", "recipe", "schema", "privacy", "languages"), dict),
+    **dict.fromkeys(("funnel", "sources", "parents"), list),
+    "licence": str,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +108,7 @@ def decode_manifest(data: bytes) -> Manifest:
     try:
         splits = {name: _split(split) for name, split in value["splits"].items()}
         tables = {name: _split(table) for name, table in value.get("tables", {}).items()}
-        return Manifest(**{**value, "splits": splits, "tables": tables})
+        return _checked(Manifest(**{**value, "splits": splits, "tables": tables}))
     except (AttributeError, KeyError, TypeError) as error:
         raise Invalid(f"the dataset manifest is damaged: {error!r}", field="dataset") from error
 
@@ -162,4 +171,22 @@ def _arrow_type(kind: str) -> pa.DataType:
 
 
 def _split(value: dict[str, Any]) -> Split:
-    return Split(tuple(Shard(**shard) for shard in value["shards"]), value["rows"])
+    split = Split(tuple(Shard(**shard) for shard in value["shards"]), value["rows"])
+    figures = [split.rows, *(figure for shard in split.shards for figure in (shard.rows, shard.bytes))]
+    if not all(isinstance(figure, int) and 0 <= figure < 1 << 63 for figure in figures):
+        raise TypeError("rows and bytes are whole numbers")
+    if not all(isinstance(shard.digest, str) and _DIGEST.fullmatch(shard.digest) for shard in split.shards):
+        raise TypeError("a shard's digest is sha256: and 64 hex digits")
+    return split
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    """The manifest, if its fields are shaped as they should be: many come from elsewhere. TypeError names one."""
+    for name, kind in _SHAPES.items():
+        if not isinstance(getattr(manifest, name), kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+    if not all(isinstance(columns, dict) for columns in manifest.schema.values()):
+        raise TypeError("schema holds something else than columns")
+    if not all(isinstance(source, dict) for source in manifest.sources):
+        raise TypeError("sources holds something else than sources")
+    return manifest

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from atoll.core.errors import Forbidden
 from atoll.core.resources import KINDS, Asker, Kind, Model, Spec, Status
+from atoll.data.holding import held, versions_in
 
 TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Names of branches and tags: what may stand behind the `@` of DATASET@NAME."""
@@ -96,10 +97,12 @@ class ErasureMatch(Model):
 
 
 class ErasureSpec(Spec):
-    """Removes what it names from every version of the project's datasets and from its uploads, for good."""
+    """Removes what it names from the project's datasets, uploads, labels, conversations and responses, for good."""
 
     match: ErasureMatch = Field(description="What is to go. Forgotten once the erasure is done.")
-    datasets: list[str] = Field(default_factory=list, description="Only these datasets; empty: all.")
+    datasets: list[str] = Field(
+        default_factory=list, description="Of datasets only these; empty: all. What is no dataset is always searched."
+    )
     reason: str = Field("", max_length=2000, description="Why, for the certificate; name nobody.")
     is_forgotten: bool = Field(False, description="Done, and what was named is no longer known here.")
     cpu: float = Field(0.5, gt=0, description="Processor cores.")
@@ -115,7 +118,7 @@ class ErasureSpec(Spec):
 class ErasureStatus(Status):
     """pending, running, succeeded or failed."""
 
-    stage: str = Field("", description="searching, replaced or deleting.")
+    stage: str = Field("", description="searching, replaced, records, deleting, done or forgotten.")
     versions: list[dict[str, Any]] = Field(default_factory=list, description="What was written anew.")
     searched: dict[str, str] = Field(default_factory=dict, description="Versions searched, with their manifests.")
     identifiers: dict[str, list[str]] = Field(default_factory=dict, description="What was searched for, hashed.")
@@ -124,6 +127,10 @@ class ErasureStatus(Status):
     file_digests: list[str] = Field(default_factory=list, description="Their blobs.")
     files: int = Field(0, description="Uploads searched.")
     rows: int = Field(0, description="Rows searched.")
+    records: dict[str, Any] = Field(default_factory=dict, description="How far the tables were gone through.")
+    runs_removed: list[str] = Field(default_factory=list, description="Runs whose record quoted it, as KIND/NAME.")
+    named_elsewhere: list[str] = Field(default_factory=list, description="What people wrote it into, as KIND/NAME.")
+    gone: list[str] = Field(default_factory=list, description="Blobs that list the documents that left, until the end.")
     doomed: str = Field("", description="Blob that lists the blobs to delete.")
     certificate: str = Field("", description="Blob digest of the certificate.")
     progress: dict[str, Any] = Field(default_factory=dict, description="Where it is.")
@@ -146,10 +153,12 @@ DATASET = KINDS.register(
     Kind(
         "Dataset",
         "datasets",
-        "A named, versioned collection of texts.",
+        "A named, versioned collection of texts; deleted with all its versions, unless one is held.",
         DatasetSpec,
         DatasetStatus,
         columns=(("PHASE", "status.phase"), ("LATEST", "status.latest")),
+        dependents=versions_in,
+        held=held,
     )
 )
 DATASET_VERSION = KINDS.register(
@@ -173,7 +182,7 @@ ERASURE = KINDS.register(
     Kind(
         "Erasure",
         "erasures",
-        "Removes documents from every version of the project's datasets, and proves it by a certificate.",
+        "Removes documents from everything the project keeps of them, and proves it by a certificate.",
         ErasureSpec,
         ErasureStatus,
         columns=(

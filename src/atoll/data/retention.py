@@ -11,6 +11,7 @@ from typing import Any
 
 from atoll.core.resources import Resource
 from atoll.core.store import Scope
+from atoll.data.holding import holders_of
 from atoll.data.versions import by_branch
 
 DAY_S = 86_400.0
@@ -48,31 +49,4 @@ def expire(versions: Sequence[Resource], rules: Mapping[str, Any], kept: Collect
 
 def kept_by(versions: Sequence[Resource], dataset: Resource, scope: Scope) -> set[str]:
     """Names of versions that stay whatever the rules say: tagged, learned from, or read by a run that goes on."""
-    names = {v.name for v in versions}
-    kept = set(dataset.spec.get("tags", {}).values())
-    for run in scope.find_all("TrainingRun"):
-        if run.project == dataset.project and not run.is_deleting:
-            kept.add(str(run.status.get("dataset_version") or ""))
-    for model in scope.find_all("ModelVersion"):
-        if model.project == dataset.project and not model.is_deleting:
-            kept.add(str(model.status.get("origin", {}).get("dataset") or ""))
-    manifests = {v.spec["manifest"]: v.name for v in versions}
-    kept |= {manifests[digest] for digest in _being_read(scope, dataset.project) if digest in manifests}
-    return kept & names
-
-
-def _being_read(scope: Scope, project: str) -> set[str]:
-    """Digests in the inputs of the project's workloads that have not ended."""
-    found: set[str] = set()
-    for workload in scope.find_all("Workload"):
-        if workload.project == project and workload.phase not in ("succeeded", "failed"):
-            for role in workload.spec["roles"]:
-                found |= set(_texts(role.get("input", {})))
-    return found
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [text for item in inner for text in _texts(item)]
+    return set(holders_of(versions, dataset, scope))

@@ -1,8 +1,9 @@
 """Syntheses: a deployed model writes questions, answers and instructions about the documents of a dataset version.
 
 A run is one workload whose task asks the door with a key of the run's own: it may call the run's models, at priority
-batch, and ends with the run. The project pays. Whether what a model writes is supported by the documents is found out
-by the engine; whether the model speaks a document's language is not known before.
+batch, is charged to the key that asked for the run and bound like it, and ends with the run. Whether what a model
+writes is supported by the documents is found out by the engine; whether the model speaks a document's language is not
+known before.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from atoll.compute.jobs import JobController, NotYet, engine_workload
-from atoll.compute.run_keys import close_key, key_reference, open_key
+from atoll.compute.run_keys import close_key, key_reference, open_charged_key
 from atoll.core.reconcile import Writer
 from atoll.core.resources import KINDS, Key, Kind, Resource, Spec, Status
 from atoll.core.store import Write
@@ -61,6 +62,7 @@ class SynthesisRunSpec(Spec):
         max_length=64,
         description="Evaluation sets to keep out: dataset versions, or files on the node.",
     )
+    creator: str = Field("", description="PROJECT/KEY it is charged to: who asked for this spec. The server sets it.")
     cpu: float = Field(0.25, gt=0, description="Processor cores.")
     memory_bytes: int = Field(512 << 20, ge=0, description="Memory, bytes.")
 
@@ -89,6 +91,7 @@ SYNTHESIS_RUN = KINDS.register(
             ("VERSION", "status.dataset_version"),
             ("REASON", "status.reason"),
         ),
+        is_charged=True,
     )
 )
 
@@ -119,7 +122,7 @@ class SynthesisRunController(JobController):
         wanted["decontaminate"] = [_set(run, reference, world) for reference in spec["decontaminate"]]
         models = list(dict.fromkeys(filter(None, (spec["model"], spec["judge"]))))
         expires_at = world.clock.now() + KEY_KEPT_S
-        world.write(*open_key(run, models, self._secrets, world, expires_at=expires_at))
+        world.write(*open_charged_key(run, models, self._secrets, world, expires_at=expires_at))
         workload = engine_workload(
             "atoll.data.engine.synthesis.run",
             wanted,

@@ -84,6 +84,28 @@ def resolve(scope: Scope, project: str, reference: str) -> Resource | None:
     raise NotFound(f"dataset {name!r} has no branch or tag {wanted!r}", hint=f"it has: {known}")
 
 
+def meant(scope: Scope, project: str, reference: str, *, may_be_new: bool = False) -> list[Resource] | None:
+    """The versions a reference means where the documents of all of them are asked for, oldest first.
+
+    A dataset stands for all its versions, DATASET@BRANCH for those of the branch, a tag or a version for one. None
+    while one is still being checked, or there is none yet; where the dataset `may_be_new` none is an answer. NotFound
+    as of `resolve`.
+    """
+    name, at, wanted = reference.partition(TAGS)
+    dataset = scope.find("Dataset", name, project)
+    tags = {} if dataset is None else dataset.spec.get("tags", {})
+    if wanted in tags or (dataset is None and not may_be_new):
+        one = resolve(scope, project, reference)
+        found = [] if one is None else [one]
+    else:
+        every = [v for v in versions_of(scope, project, name) if v.phase != "failed"]
+        found = [v for v in every if not at or branch_of(v) == wanted]
+        if not found and not may_be_new:
+            resolve(scope, project, reference)
+    is_settled = all(version.phase == "ready" for version in found)
+    return found if is_settled and (found or may_be_new) else None
+
+
 def _head(scope: Scope, dataset: Resource) -> Resource | None:
     latest = dataset.status.get("latest")
     found = scope.find("DatasetVersion", latest, dataset.project) if latest else None

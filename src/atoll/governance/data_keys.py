@@ -1,7 +1,9 @@
-"""Data keys: each project's key for its uploads, derived from the centre's own keys.
+"""Data keys: each project's key for its uploads, derived from the centre's own keys, or random once it was rotated.
 
-A data key is HKDF-SHA256 (RFC 5869) of a key of the centre, bound to the project's uid: nothing is stored, a project of
-the same name made later has another, and after the centre's key was changed what older ones sealed still opens.
+The first data key of a project is HKDF-SHA256 (RFC 5869) of a key of the centre, bound to the project's uid: nothing is
+stored, a project of the same name made later has another, and after the centre's key was changed what older ones sealed
+still opens. A rotated key is 32 random bytes in a DataKey, sealed with the centre's key; taken out of the store, it is
+gone for good. The newest seals; older ones open until nothing needs them, and who sees to that is not known here.
 An engine that must read uploads is given its project's keys in its environment, as one text, like any secret.
 """
 

@@ -23,10 +23,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from atoll.core.errors import IntegrityError, Invalid, NotFound
 from atoll.core.files import write_bytes
-from atoll.core.resources import SYSTEM_PROJECT
+from atoll.core.resources import SYSTEM_PROJECT, Resource
 from atoll.core.sealed import DataKey
-from atoll.core.store import Scope
+from atoll.core.store import Create, Scope
 from atoll.governance.data_keys import READERS, REFERENCE, DataKeys, to_text
+from atoll.governance.rotation import DATA_KEY, KEY_VALUE, rotated
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +96,22 @@ class Secrets:
 
     def data_keys(self, scope: Scope, project: str) -> list[DataKey]:
         """The keys of the project's uploads, newest first; NotFound when there is no such project."""
-        if project == SYSTEM_PROJECT:
-            return self._data_keys.of(project)
-        return self._data_keys.of(scope.get("Project", project, SYSTEM_PROJECT).uid)
+        uid = project if project == SYSTEM_PROJECT else scope.get("Project", project, SYSTEM_PROJECT).uid
+        made = rotated(scope, project)
+        keys = [self._rotated_key(key) for key in made]
+        return keys if made and made[-1].spec["is_alone"] else keys + self._data_keys.of(uid)
+
+    def new_data_key(self, scope: Scope, project: str) -> Create:
+        """The write of a fresh random key that seals the project's uploads from then on."""
+        number = 1 + max((int(key.spec["number"]) for key in rotated(scope, project)), default=0)
+        name = f"uploads-{number}"
+        value = base64.b64encode(os.urandom(KEY_BYTES)).decode()
+        spec = DATA_KEY.parse_spec({"number": number, "sealed": self.seal(project, name, {KEY_VALUE: value})})
+        return Create("DataKey", project, name, spec, {"phase": "pending"}, reason="Rotated")
+
+    def _rotated_key(self, key: Resource) -> DataKey:
+        values = self.open(key.project, key.name, key.spec["sealed"])
+        return DataKey(base64.b64decode(values[KEY_VALUE]))
 
 
 def parse_reference(reference: str) -> tuple[str, str]:

@@ -48,5 +48,14 @@ class Uploads:
         made = self._sealed().put_file(path)
         return Stored(made.digest, made.size_bytes, sealed=True)
 
+    def is_current(self, digest: str) -> bool:
+        """Whether a sealed upload is sealed under the newest key; NotFound when it is not there."""
+        return self._sealed().is_current(digest)
+
+    def reseal(self, digest: str) -> Stored:
+        """A sealed upload under the newest key; asked again, the same blob. Raises as `open`."""
+        made = self._sealed().reseal(digest)
+        return Stored(made.digest, made.size_bytes, sealed=True)
+
     def _sealed(self) -> SealedBlobs:
         return SealedBlobs(self._blobs, self._keys)

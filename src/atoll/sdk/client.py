@@ -310,6 +310,10 @@ class Client:
         """Make a key worthless at once."""
         self._call("DELETE", self._keys_path(project, key_id))
 
+    def rotate_uploads_key(self, *, project: str | None = None) -> Resource:
+        """Seal the project's uploads under a new key; the DataKey is ready once the older ones are destroyed."""
+        return wire.resource(self._call("POST", f"{self._project_path(project)}/datakeys/rotate"))
+
     def set_secret(
         self,
         name: str,

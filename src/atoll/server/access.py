@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 
-from atoll.core.errors import Forbidden, NotFound, Unauthorized
-from atoll.core.resources import KINDS, SYSTEM_PROJECT, Kind
+from atoll.core.errors import Conflict, Forbidden, NotFound, Unauthorized
+from atoll.core.resources import KINDS, SYSTEM_PROJECT, Kind, Resource
 from atoll.core.store import Scope
 from atoll.governance.access import MANAGE, OPERATE, READ, WRITE, check, is_at_least, who
 from atoll.governance.keys import Identity, is_from
@@ -79,9 +79,16 @@ def _tenant(centre: Centre, identity: Identity, project: str, verb: str) -> Tena
     check(identity, verb, project)
     actor = f"{identity.user} ({identity.key_id})" if identity.user else identity.key_id
     scope = centre.store.scope(project, actor)
-    if project != SYSTEM_PROJECT and centre.store.everything().find("Project", project, SYSTEM_PROJECT) is None:
-        raise NotFound(f"there is no project {project!r}", hint="atoll get projects --project system")
+    if project != SYSTEM_PROJECT:
+        _check_is_there(centre.store.everything().find("Project", project, SYSTEM_PROJECT), project, verb)
     return Tenant(identity, project, scope)
+
+
+def _check_is_there(found: Resource | None, project: str, verb: str) -> None:
+    if found is None:
+        raise NotFound(f"there is no project {project!r}", hint="atoll get projects --project system")
+    if found.is_deleting and verb == WRITE:
+        raise Conflict(f"project {project!r} is being deleted", hint="nothing can be made or changed in it any more")
 
 
 def reader(centre: CentreOf, identity: Identified, project: str) -> Tenant:
@@ -119,6 +126,29 @@ Reader = Annotated[Tenant, Depends(reader)]
 Writer = Annotated[Tenant, Depends(writer)]
 Manager = Annotated[Tenant, Depends(manager)]
 Operator = Annotated[Identity, Depends(operator)]
+
+
+def creator_of(tenant: Tenant) -> str:
+    """PROJECT/KEY of who asks."""
+    return f"{tenant.identity.project}/{tenant.identity.key_id}"
+
+
+def signed(kind: Kind, spec: dict[str, Any], before: Resource | None, tenant: Tenant) -> dict[str, Any]:
+    """The spec as it is to be stored: where the kind is charged, with who asked for what stands in it.
+
+    That stays so while nothing else of the spec changes, whoever writes it again. Who changes it asks for other work,
+    which is theirs to pay for, within the bounds of their own key. What the caller says of it is not believed.
+    """
+    if not kind.is_charged:
+        return spec
+    is_same = before is not None and _unsigned(before.spec) == _unsigned(spec)
+    if before is not None and is_same and (before.spec.get("creator") or before.phase == "succeeded"):
+        return before.spec  # one that succeeded before askers were noted is not done again
+    return spec | {"creator": creator_of(tenant)}
+
+
+def _unsigned(spec: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in spec.items() if name != "creator"}
 
 
 def kind_in(name: str, project: str) -> Kind:

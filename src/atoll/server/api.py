@@ -16,7 +16,7 @@ from atoll import __version__
 from atoll.core.errors import AtollError, Conflict, Forbidden, Invalid
 from atoll.core.resources import KINDS, Key, Kind, Resource, check_name
 from atoll.core.store import Change, Create, MarkDeleting, Scope, SetSpec, Write
-from atoll.server.access import CentreOf, Identified, Reader, Tenant, Writer, kind_in, may_still_read, writable
+from atoll.server.access import CentreOf, Identified, Reader, Tenant, Writer, kind_in, may_still_read, signed, writable
 from atoll.server.wait import Waiter
 
 router = APIRouter(prefix="/api/v1")
@@ -152,11 +152,13 @@ def put(tenant: Writer, plural: str, name: str, wanted: Wanted) -> dict[str, Any
 
 @router.delete("/projects/{project}/{plural}/{name}")
 def delete(tenant: Writer, plural: str, name: str) -> dict[str, Any]:
-    """Ask for the resource's end; it goes when everything it owns has gone."""
+    """Ask for the resource's end; it goes when everything it owns has gone. 409 says what holds it."""
     kind = writable(kind_in(plural, tenant.project), tenant)
     resource = tenant.scope.get(kind.name, name)
     kind.guard(tenant.identity, tenant.project, None, resource.spec)
     if not resource.is_deleting:
+        if why := kind.held(tenant.scope, resource):
+            raise Conflict(f"{resource.key} is in use: {why}", hint="delete or untag what holds it first")
         tenant.scope.write([MarkDeleting(resource)])
     found = tenant.scope.find(resource.kind, name)
     return found.to_dict() if found else {"deleted": True}
@@ -188,8 +190,8 @@ def _planned(tenant: Tenant, manifest: Manifest) -> tuple[dict[str, Any], list[W
     """What applying `manifest` changes, and the writes that do it."""
     kind = writable(kind_in(manifest.kind, tenant.project), tenant)
     name = check_name(manifest.name)
-    spec = kind.parse_spec(manifest.spec)
     existing = tenant.scope.find(kind.name, name)
+    spec = signed(kind, kind.parse_spec(manifest.spec), existing, tenant)
     if existing is not None and existing.owner is not None and kind.name == "Workload":  # with its owner's keys
         raise Forbidden(f"{existing.key} is what the platform runs for another resource", hint="change its owner")
     kind.guard(tenant.identity, tenant.project, spec, existing.spec if existing else None)

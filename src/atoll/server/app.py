@@ -16,7 +16,21 @@ from starlette.exceptions import HTTPException
 
 from atoll import __version__
 from atoll.core.errors import AtollError, Invalid, NotFound
-from atoll.server import agents, api, blobs, datasets, gateways, keys, labels, loads, logs, money, plan, secrets
+from atoll.server import (
+    agents,
+    api,
+    blobs,
+    data_keys,
+    datasets,
+    gateways,
+    keys,
+    labels,
+    loads,
+    logs,
+    money,
+    plan,
+    secrets,
+)
 from atoll.server.centre import Centre
 from atoll.server.openai import errors as openai_errors
 from atoll.server.openai.routes import ROUTERS
@@ -48,7 +62,7 @@ def make_app(centre: Centre) -> FastAPI:
     app.state.centre = centre
     app.state.waiter = Waiter(centre.feed)
     app.state.demands = logs.Demands(app.state.waiter)
-    for module in (keys, secrets, blobs, datasets, labels, logs, agents, gateways, loads, money, plan, api):
+    for module in (keys, secrets, data_keys, blobs, datasets, labels, logs, agents, gateways, loads, money, plan, api):
         app.include_router(module.router)
     for router in ROUTERS:
         app.include_router(router)

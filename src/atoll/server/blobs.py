@@ -15,7 +15,8 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from atoll.core.blobs import CHUNK_BYTES
-from atoll.core.errors import Forbidden, Invalid, TooLarge
+from atoll.core.errors import Forbidden, IntegrityError, Invalid, TooLarge
+from atoll.data.rights import holder_of
 from atoll.server.access import CentreOf, Reader, Writer
 from atoll.server.api import Body
 
@@ -59,9 +60,13 @@ async def append_upload(
 
 
 @router.post("/uploads/{upload_id}")
-def finish_upload(centre: CentreOf, _: Writer, upload_id: str, finished: Finished) -> dict[str, Any]:
-    """Make the blob; refused when the bytes are not those of `digest`."""
-    blob = centre.blobs.upload(upload_id).commit(finished.digest)
+def finish_upload(centre: CentreOf, tenant: Writer, upload_id: str, finished: Finished) -> dict[str, Any]:
+    """Make the blob; refused when the bytes are not those of `digest`. The project may name them by it from then on."""
+    try:
+        blob = centre.blobs.upload(upload_id).commit(finished.digest)
+    except IntegrityError as error:  # of the sender's own making
+        raise Invalid(error.message, field="digest", hint=error.hint, **error.details) from error
+    centre.blobs.note_holder(blob.digest, holder_of(centre.store.everything(), tenant.project))
     return {"digest": blob.digest, "size_bytes": blob.size_bytes}
 
 

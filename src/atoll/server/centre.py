@@ -32,8 +32,11 @@ from atoll.data.erasure import ErasureController
 from atoll.data.files import FileController, UploadController
 from atoll.data.imports import DatasetImportController
 from atoll.data.labelling.controllers import LabelRunController, LabelTaskController
+from atoll.data.labelling.erasing import LabelRecords
 from atoll.data.labelling.store import forget_tasks
 from atoll.data.quality import QualityModelController
+from atoll.data.records import Events, Records
+from atoll.data.resealing import DataKeyController
 from atoll.data.synthesis import SynthesisRunController
 from atoll.governance.controllers import BudgetController
 from atoll.governance.keyring import KeyRing
@@ -45,8 +48,10 @@ from atoll.governance.secrets import Secrets, load_keys
 from atoll.governance.statements import Statements
 from atoll.governance.uploads import Uploads
 from atoll.governance.vouchers import Payments
+from atoll.models import library
 from atoll.models.controllers import ModelController, ModelVersionController
 from atoll.server import kinds
+from atoll.server.openai.erasing import ConversationRecords, ItemRecords, ResponseRecords
 from atoll.server.openai.history import forget_projects, forget_responses
 from atoll.server.processes import system_key
 from atoll.server.snapshot import Snapshots
@@ -107,12 +112,24 @@ class Centre:
         return [
             *made,
             BatchController(self.blobs, self.secrets, self.settings.door_url),
-            CurationRunController(self.secrets),
+            CurationRunController(self.secrets, self.settings.door_url, library.resolve),
             SynthesisRunController(self.secrets, self.settings.door_url),
+            ErasureController(self.blobs, self._records(), self.database.scrub),
+            DataKeyController(self.blobs, self.secrets),
             LabelTaskController(self.database),
             LabelRunController(self.secrets, self.settings.door_url),
             BudgetController(self.ledger),
             Accountant(self.ledger, self.meters),
+        ]
+
+    def _records(self) -> list[Records]:
+        """Everything in tables that may hold a person's texts."""
+        return [
+            LabelRecords(self.store, self.database, self.clock),
+            ItemRecords(self.database),
+            ConversationRecords(self.database),
+            ResponseRecords(self.database),
+            Events(self.database),
         ]
 
     def secret_of(self, project: str, reference: str) -> str:
@@ -138,8 +155,7 @@ def controllers(
         WorkloadController(),
         FileController(),
         UploadController(),
-        DatasetImportController(),
-        ErasureController(blobs),
+        DatasetImportController(blobs),
         QualityModelController(),
         DatasetVersionController(blobs),
         DatasetController(),

@@ -20,6 +20,7 @@ from atoll.core.resources import KINDS, Resource
 from atoll.data.layout import members, shard_at
 from atoll.data.lineage import UNTOLD, Lineage
 from atoll.data.manifest import Manifest, decode_manifest, read_manifest
+from atoll.data.rights import Rights
 from atoll.data.versions import MAIN, make_version, parents_of, resolve
 from atoll.server.access import CentreOf, Reader, Tenant, Writer, kind_in
 from atoll.server.api import Body
@@ -72,10 +73,13 @@ def read_shard(
 
 @router.post("/datasets/{name}/versions")
 def add_version(centre: CentreOf, tenant: Writer, name: str, wanted: NewVersion) -> dict[str, Any]:
-    """Make a version of uploaded shards; 400 lists those that are missing. The branch's newest is not made twice."""
-    data = wanted.manifest.encode()
+    """Make a version of shards the project sent, or has in a version; 400 lists those that are missing.
+
+    The branch's newest is not made twice.
+    """
+    data = _bytes_of(wanted.manifest)
     manifest = decode_manifest(data)
-    _require_shards(centre.blobs, manifest)
+    _require_shards(Rights(centre.store.everything(), centre.blobs, tenant.project), centre.blobs, manifest)
     digest = centre.blobs.put_bytes(data).digest
     for _ in range(ATTEMPTS):
         parents = parents_of(tenant.scope, tenant.project, wanted.parents)
@@ -123,15 +127,22 @@ def _meant(tenant: Tenant, lineage: Lineage, name: str) -> tuple[str, str]:
     return found if found is not None else ("DatasetVersion", version_of(tenant, name).name)
 
 
-def _require_shards(blobs: BlobStore, manifest: Manifest) -> None:
-    missing = []
-    for path, shard in members(manifest):
-        try:
-            size_bytes = blobs.size_bytes(shard.digest)
-        except NotFound:
-            missing.append(path)
-            continue
-        if size_bytes != shard.bytes:
+def _bytes_of(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise Invalid(
+            f"the manifest is no text: {error}", field="manifest", hint="send it as it was exported"
+        ) from error
+
+
+def _require_shards(rights: Rights, blobs: BlobStore, manifest: Manifest) -> None:
+    """Invalid lists what the project has not sent, alike whether somebody else has, or names a wrong size."""
+    shards = list(members(manifest))
+    lacking = rights.lacking(shard.digest for _, shard in shards)
+    missing = [path for path, shard in shards if shard.digest in lacking]
+    for path, shard in shards:
+        if shard.digest not in lacking and (size_bytes := blobs.size_bytes(shard.digest)) != shard.bytes:
             words = f"{path} has {size_bytes} bytes, the manifest says {shard.bytes}"
             raise Invalid(words, field="manifest", hint="export it again")
     if missing:

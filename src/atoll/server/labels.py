@@ -29,7 +29,7 @@ from atoll.data.labelling.schema import Item, ItemKey, Prelabel
 from atoll.data.labelling.store import HELD_MAX, Labels
 from atoll.data.labelling.table import preference
 from atoll.governance.access import is_at_least, who
-from atoll.server.access import CentreOf, Manager, Reader, Tenant, Writer
+from atoll.server.access import CentreOf, Manager, Reader, Tenant, Writer, creator_of
 from atoll.server.api import Body
 from atoll.server.centre import Centre
 
@@ -261,8 +261,7 @@ def _page(labels: Labels, task: Resource, after: int, limit: int, *, disputed: b
 
 def _run(tenant: Tenant, task: str, action: str, **fields: Any) -> dict[str, Any]:
     found = _task(tenant, task)
-    creator = f"{tenant.identity.project}/{tenant.identity.key_id}"
-    spec = LABEL_RUN.parse_spec({"task": task, "action": action, "creator": creator, **fields})
+    spec = LABEL_RUN.parse_spec({"task": task, "action": action, "creator": creator_of(tenant), **fields})
     name = f"{task[:90]}-{action}-{secrets.token_hex(4)}"
     tenant.scope.write([Create("LabelRun", tenant.project, name, spec, {"phase": "pending"}, owner=found.uid)])
     return tenant.scope.get("LabelRun", name).to_dict()

@@ -14,7 +14,7 @@ import orjson
 from pydantic import Field
 
 from atoll.compute.jobs import CANCEL, JobController, engine_workload
-from atoll.compute.run_keys import close_key, key_reference, open_key, payer_of
+from atoll.compute.run_keys import close_key, key_reference, open_charged_key
 from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid
 from atoll.core.reconcile import Writer
@@ -105,10 +105,8 @@ class BatchController(JobController):
     def workload_for(self, run: Resource, world: Writer) -> tuple[dict[str, Any], dict[str, Any]]:
         spec = run.spec
         model = self._model_asked(run, world)
-        limits = payer_of(run, model, world).spec["limits"]
         ends_at = run.created_at + spec["window_s"] + 2 * ENDING_S
-        options = {"expires_at": ends_at, "charged_to": spec["creator"], "limits": limits}
-        world.write(*open_key(run, [model], self._secrets, world, **options))
+        world.write(*open_charged_key(run, [model], self._secrets, world, expires_at=ends_at))
         wanted = {
             "batch": run.name,
             "project": run.project,

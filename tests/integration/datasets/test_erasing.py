@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from atoll.core.errors import Forbidden, NotFound
-from atoll.core.store import SetStatus
 from atoll.data.archive import Stored
-from atoll.data.engine.versions.erase import erase
 from atoll.data.engine.versions.rows import batches
 from atoll.data.layout import members
 from small_datasets import document
@@ -20,28 +16,6 @@ from small_datasets import document
 from .conftest import Library
 
 BOB = "bob@example.org"
-
-
-@pytest.fixture
-def clerk(library: Library, tmp_path: Path) -> Iterator[None]:
-    """Does what erasures' tasks are asked, in this process."""
-    done = threading.Event()
-
-    def work() -> None:
-        while not done.wait(0.05):
-            for workload in library.scope.find_all("Workload"):
-                if workload.phase == "pending" and "erase" in workload.spec["roles"][0]["command"][-1]:
-                    wanted = workload.spec["roles"][0]["input"]
-                    result = erase(wanted, library.centre.blobs, tmp_path / f"work-{workload.uid}")
-                    found = library.scope.get("Workload", workload.name, workload.project)
-                    status = found.status | {"phase": "succeeded", "result": json.loads(json.dumps(result))}
-                    library.scope.write([SetStatus(found, status)])
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield
-    done.set()
-    thread.join()
 
 
 def texts_of(library: Library, reference: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,17 @@ class House:
         return self.ask("PUT", f"/projects/{project}/{plural}/{name}", {"spec": spec}, **options)
 
 
-@pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    house = House(tmp_path_factory.mktemp("house"))
+@contextmanager
+def opened(home: Path) -> Iterator[House]:
+    """A house that runs."""
+    house = House(home)
     with house.client:
         for project in ("red", "blue"):
             house.put("system", "projects", project, {})
+        yield house
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with opened(tmp_path_factory.mktemp("house")) as house:
         yield house

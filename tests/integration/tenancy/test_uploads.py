@@ -115,7 +115,9 @@ def test_a_digest_gives_a_tenant_no_right_to_bytes(house: House, red: str) -> No
     for key in (red, owner):
         house.ask("GET", f"/projects/red/blobs/{blob.digest}", key=key, code=403)
     begun = house.ask("POST", "/projects/red/uploads", key=red)["id"]
-    house.ask("POST", f"/projects/red/uploads/{begun}", {"digest": blob.digest}, key=red, code=500)
+    said = house.ask("POST", f"/projects/red/uploads/{begun}", {"digest": blob.digest}, key=red, code=400)["error"]
+    assert blob.digest in said["message"] and digest_of(b"") in said["message"] and "again" in said["hint"]
+    assert said["details"]["found"] == digest_of(b"")
 
 
 def test_what_the_platform_runs_cannot_be_made_to_run_something_else(house: House, red: str) -> None:

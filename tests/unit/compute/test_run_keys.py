@@ -9,7 +9,15 @@ import pytest
 
 from atoll.compute.jobs import NotYet
 from atoll.compute.resources import WORKLOAD
-from atoll.compute.run_keys import NAME_MAX, close_key, key_name, key_reference, open_key, payer_of
+from atoll.compute.run_keys import (
+    NAME_MAX,
+    close_key,
+    key_name,
+    key_reference,
+    open_charged_key,
+    open_key,
+    payer_of,
+)
 from atoll.core.clock import VirtualClock
 from atoll.core.errors import Conflict, Forbidden
 from atoll.core.reconcile import Writer
@@ -121,8 +129,8 @@ def payer(office: Office, models: list[str] | None = None, expires_at: float | N
     office.scope.write([Create("ApiKey", "red", "key-1", spec)])
 
 
-def asked(office: Office, model: str) -> Resource:
-    return payer_of(replace(office.run, spec={"creator": "red/key-1"}), model, office.world)
+def asked(office: Office, *models: str, creator: str = "red/key-1") -> Resource:
+    return payer_of(replace(office.run, spec={"creator": creator}), models, office.world)
 
 
 def test_who_asked_for_a_run_pays_while_the_key_is_valid_and_may(office: Office) -> None:
@@ -131,7 +139,7 @@ def test_who_asked_for_a_run_pays_while_the_key_is_valid_and_may(office: Office)
     payer(office, ["m"], office.clock.now() + 5)
     assert asked(office, "m").name == "key-1"
     with pytest.raises(Forbidden, match="may not call model 'n'"):
-        asked(office, "n")
+        asked(office, "m", "n")
     office.clock.advance(6)
     with pytest.raises(Forbidden, match="no longer valid"):
         asked(office, "m")
@@ -146,3 +154,21 @@ def test_a_key_that_is_revoked_or_going_pays_no_more(office: Office) -> None:
     office.scope.write([MarkDeleting(office.scope.get("ApiKey", "key-1", "red"))])
     with pytest.raises(Forbidden):
         asked(office, "anything")
+
+
+@pytest.mark.parametrize("creator", ["", "red/"])
+def test_a_run_nobody_asked_for_is_charged_to_nobody(office: Office, creator: str) -> None:
+    with pytest.raises(Forbidden, match="does not say which key asked"):
+        asked(office, creator=creator)
+
+
+def test_a_charged_key_is_bound_as_the_one_that_pays(office: Office) -> None:
+    limits = {"requests_per_minute": 3, "tokens_per_minute": None, "parallel": None}
+    spec = API_KEY.parse_spec({"sha256": HASH, "models": ["m"], "limits": limits})
+    office.scope.write([Create("ApiKey", "red", "key-1", spec)])
+    run = replace(office.run, spec={"creator": "red/key-1"})
+    with pytest.raises(Forbidden, match="may not call model 'j'"):
+        open_charged_key(run, ["m", "j"], office.secrets, office.world, expires_at=9e9)
+    office.scope.write(open_charged_key(run, ["m"], office.secrets, office.world, expires_at=9e9))
+    made = office.key.spec
+    assert (made["models"], made["charged_to"], made["limits"]) == (["m"], "red/key-1", spec["limits"])

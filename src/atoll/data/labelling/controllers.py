@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from atoll.compute.jobs import JobController, engine_workload
-from atoll.compute.run_keys import close_key, key_reference, open_key, payer_of
+from atoll.compute.run_keys import close_key, key_reference, open_charged_key, open_key
 from atoll.core.database import Database
 from atoll.core.errors import Invalid, NotFound
 from atoll.core.reconcile import Controller, Writer
@@ -112,9 +112,13 @@ class LabelRunController(JobController):
         wanted: dict[str, Any] = {"project": run.project, "task": task.name, "door": self._door}
         wanted |= {"fields": task.spec["fields"], "instructions": task.spec["instructions"]}
         found, remembered = getattr(self, f"_{spec['action']}")(run, task, world)
-        models = [spec["model"]] if spec["model"] else []
-        paid = {"expires_at": run.created_at + KEY_KEPT_S, "charged_to": spec["creator"]}
-        world.write(*open_key(run, models, self._secrets, world, **paid))
+        expires_at = run.created_at + KEY_KEPT_S
+        if spec["creator"]:
+            models = [spec["model"]] if spec["model"] else []
+            opening = open_charged_key(run, models, self._secrets, world, expires_at=expires_at)
+        else:  # the platform's own errand: it moves items and calls no model
+            opening = open_key(run, [], self._secrets, world, expires_at=expires_at)
+        world.write(*opening)
         workload = engine_workload(
             f"atoll.data.engine.label.{ENGINES[spec['action']]}",
             wanted | found,
@@ -169,7 +173,6 @@ class LabelRunController(JobController):
 
     def _prelabel(self, run: Resource, task: Resource, world: Writer) -> tuple[dict[str, Any], dict[str, Any]]:
         spec = run.spec
-        payer_of(run, spec["model"], world)
         version = _version_of(spec["model"], run.project, world)
         wanted = {"model": spec["model"], "version": version, "again": spec["again"], "parallel": spec["parallel"]}
         return wanted | {"schema": answer_schema(terms_of(task.spec).fields)}, {"model_version": version}

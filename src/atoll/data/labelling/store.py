@@ -104,13 +104,12 @@ class Labels:
     def remove(self, uid: str, terms: Terms, keys: Sequence[str]) -> int:
         """Take items out for good, with everything that was said of them; how many there were."""
         with self._sheet(uid) as sheet:
-            rows = sheet.items(keys)
-            claims = sheet.claims([row.seq for row in rows])
-            for row in rows:
-                sheet.recount(_cells(terms, answers_in(claims[row.seq]), row), Counter())
-            if rows:
-                sheet.remove(rows, claims)
-        return len(rows)
+            return _removed(sheet, terms, sheet.items(keys))
+
+    def remove_at(self, uid: str, terms: Terms, seqs: Sequence[int]) -> int:
+        """As `remove`, of items by their numbers."""
+        with self._sheet(uid) as sheet:
+            return _removed(sheet, terms, sheet.items_at(seqs))
 
     # labelling
 
@@ -384,6 +383,15 @@ def forget_tasks(database: Database, living: Collection[str]) -> int:
 def _cells(terms: Terms, answers: Mapping[int, Values], row: Row) -> Counter[Cell]:
     """What an item adds to the tallies."""
     return tally(terms.fields, answers, None if row.prelabel is None else orjson.loads(row.prelabel))
+
+
+def _removed(sheet: Sheet, terms: Terms, rows: Sequence[Row]) -> int:
+    claims = sheet.claims([row.seq for row in rows])
+    for row in rows:
+        sheet.recount(_cells(terms, answers_in(claims[row.seq]), row), Counter())
+    if rows:
+        sheet.remove(rows, claims)
+    return len(rows)
 
 
 def _reopened(row: Row) -> Row:

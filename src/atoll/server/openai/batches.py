@@ -13,10 +13,10 @@ from atoll.core.errors import Conflict, Invalid
 from atoll.core.resources import Resource
 from atoll.core.store import Create, SetSpec
 from atoll.data.files import is_sealed
-from atoll.server.access import CentreOf, Tenant
+from atoll.server.access import CentreOf, Tenant, creator_of
 from atoll.server.openai.errors import RESPONSES
 from atoll.server.openai.pages import After, Limit, Metadata, Page, cut, page
-from atoll.server.openai.project import Member, Viewer, creator_of, find
+from atoll.server.openai.project import Member, Viewer, find
 from atoll.serving.batches import BATCH, BatchEndpoint, BatchStatus
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"], responses=RESPONSES)

@@ -31,11 +31,6 @@ Viewer = Annotated[Tenant, Depends(viewer)]
 Member = Annotated[Tenant, Depends(member)]
 
 
-def creator_of(tenant: Tenant) -> str:
-    """PROJECT/KEY of who asks."""
-    return f"{tenant.identity.project}/{tenant.identity.key_id}"
-
-
 def may_be_name(text: str) -> bool:
     """Whether a database may be asked for something called so; PostgreSQL refuses some characters."""
     return text.isascii() and text.isprintable()
