@@ -45,8 +45,8 @@ def bench(name: str) -> dict[str, Any]:
 
 def section(result: dict[str, Any]) -> str:
     """What a bench found, as a section of the page."""
-    machine = result["machine"]
-    told = f"`{result['command']}` ({machine['arch']}, {machine['cpus']} cores, Python {machine['python']})"
+    machine = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
+    told = f"`{result['command']}` ({machine})"
     lines = [f"## {result['bench']}", "", told, "", "| figure | value |", "|---|---|"]
     lines += [f"| {name} | {_shown(value)} |" for name, value in result["figures"].items()]
     lines += [f"| rival: {name} | {_shown(value)} |" for name, value in result.get("rivals", {}).items()]
