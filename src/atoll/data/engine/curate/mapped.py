@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from atoll.data.engine.scan import utf8_of
 
+PORTION_BYTES = 2 << 20
 _LET_GO = getattr(mmap, "MADV_DONTNEED", None)
 """Pages of a mapped file that are let go are read again where they are needed; None: not on this system."""
 

@@ -24,7 +24,7 @@ from atoll.data.engine.curate.corpus import TEXTS, Batch, Corpus
 from atoll.data.engine.curate.decide import Decision, cuts_of
 from atoll.data.engine.curate.intake import findings_in
 from atoll.data.engine.curate.judge import KEPT, Mask
-from atoll.data.engine.curate.mapped import portions
+from atoll.data.engine.curate.mapped import PORTION_BYTES, portions
 from atoll.data.engine.curate.plan import Near, Pack
 from atoll.data.engine.curate.tables import Tables
 from atoll.data.engine.curate.treat import Treated, Treatment, lengths_of, summed, treat
@@ -40,7 +40,6 @@ HIDDEN_NOTES = ("digest_low", "digest_high")
 """Columns that only the engine needs."""
 
 SHARD_BYTES = 32 << 20
-PORTION_BYTES = 2 << 20
 ITEMS_MIN = 16
 
 

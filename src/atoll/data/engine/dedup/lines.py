@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.data.engine.curate.corpus import Batch, Corpus
+from atoll.data.engine.curate.corpus import TEXTS, Batch, Corpus
+from atoll.data.engine.curate.mapped import PORTION_BYTES, portions
 from atoll.data.engine.dedup import raw
 from atoll.data.engine.dedup.cuts import Bytes, Spans, bytes_of
 from atoll.data.engine.dedup.exact import Indices, Mask
@@ -86,14 +87,13 @@ def units_of(data: Bytes, begins: Indices, taken: Mask, lines: Lines) -> tuple[U
 def _note_units(item: _Scan, folder: Path) -> None:
     batch = item.batch
     taken = raw.read(item.members, np.bool_, batch.rows, batch.first)
-    data, begins = bytes_of(batch.texts)
-    hashes, spans = units_of(data, begins, taken, item.lines)
-    columns = {
-        "document": (spans.rows + batch.first).astype(np.uint32),
-        "start": spans.starts.astype(np.uint32),
-        "stop": spans.stops.astype(np.uint32),
-    }
-    save_by_hash(folder, hashes, item.shards, columns)
+    found = []
+    for rows, part in portions(batch.folder / TEXTS, PORTION_BYTES):
+        hashes, spans = units_of(*bytes_of(part.column("text")), taken[rows], item.lines)
+        documents = (spans.rows + (batch.first + rows.start)).astype(np.uint32)
+        found.append((hashes.copy(), documents, spans.starts.astype(np.uint32), spans.stops.astype(np.uint32)))
+    hashes, documents, starts, stops = map(np.concatenate, zip(*found, strict=True))
+    save_by_hash(folder, hashes, item.shards, {"document": documents, "start": starts, "stop": stops})
 
 
 def _find_repeats(item: _Shard, folder: Path) -> None:
