@@ -189,6 +189,12 @@ class Kind:
     writers: Literal["member", "owner", "admin"] = "member"
     guard: Guard = field(default=_guards_nothing)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether every member of a project may write it, whatever it says."""
+        by_members = self.writers == "member" and self.scope == "project" and not self.is_internal
+        return by_members and self.guard is _guards_nothing
+
     def parse_spec(self, spec: dict[str, Any]) -> dict[str, Any]:
         """The spec with defaults filled in; Invalid names the field and what would be valid."""
         try:

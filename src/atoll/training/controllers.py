@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from atoll.compute.jobs import LOOK_AGAIN_S, JobController, NotYet, engine_workload
-from atoll.core.errors import AtollError, Invalid, Unavailable
+from atoll.core.errors import AtollError, Forbidden, Invalid, Unavailable
 from atoll.core.reconcile import Controller, Writer
-from atoll.core.resources import KINDS, SYSTEM_PROJECT, TERMINAL_BAD, TERMINAL_GOOD, Key, Resource
+from atoll.core.resources import KINDS, TERMINAL_BAD, TERMINAL_GOOD, Key, Kind, Resource
 from atoll.core.store import Change, Create, MarkDeleting, SetSpec, SetStatus, Write
 from atoll.data import controllers as data
 from atoll.data.imports import failed_import
 from atoll.models import library
 from atoll.training.references import fill_in
+from atoll.training.resources import check_step
 
 RESTART = {"limit": 20, "backoff_min_s": 0.5, "backoff_max_s": 10.0}
 
@@ -173,9 +174,12 @@ class _Walk:
 
     def _apply(self, step: dict[str, Any], name: str) -> Resource | None:
         kind = KINDS.named(step["kind"])
-        spec = kind.parse_spec(fill_in(step["spec"], self._resources))
-        project = SYSTEM_PROJECT if kind.scope == "system" else self._pipeline.project
+        check_step(kind)
+        spec = self._signed(kind, kind.parse_spec(fill_in(step["spec"], self._resources)))
+        project = self._pipeline.project
         existing = self._world.scope.find(kind.name, name, project)
+        if existing is not None and existing.owner is not None:
+            raise Forbidden(f"{existing.key} is what the platform runs for another resource", hint="name another")
         if existing is None:
             status = kind.status().model_dump(mode="json")
             message = f"step of pipeline {self._pipeline.name}"
@@ -189,6 +193,10 @@ class _Walk:
             reason = "Changed" if existing.spec != spec else ""
             self._world.write(SetSpec(existing, spec, {**existing.labels, **self._labels}, reason))
         return self._world.scope.get(kind.name, name, project)
+
+    def _signed(self, kind: Kind, spec: dict[str, Any]) -> dict[str, Any]:
+        """The spec, charged to whoever asked for the pipeline where its kind is charged."""
+        return spec | {"creator": self._pipeline.spec.get("creator", "")} if kind.is_charged else spec
 
 
 def _is_over(pipeline: Resource) -> bool:

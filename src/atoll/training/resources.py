@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from atoll.core.errors import Invalid
+from atoll.core.errors import AtollError, Forbidden, Invalid
 from atoll.core.resources import KINDS, Kind, Model, Spec, Status
 from atoll.training.recipes import Recipe
 from atoll.training.references import references
@@ -79,11 +79,30 @@ class Step(Model):
     needs: list[str] | None = Field(None, description="Steps that must have succeeded; empty means the one before.")
 
 
+def check_step(kind: Kind) -> None:
+    """Forbidden unless every member may write things of this kind: members write pipelines, which act for them."""
+    if not kind.is_plain:
+        possible = ", ".join(sorted(each.name for each in KINDS if each.is_plain))
+        raise Forbidden(f"a pipeline makes no {kind.plural}", hint=f"steps may be {possible}")
+
+
 class PipelineSpec(Spec):
     """Steps from data to deployment; a failed step stops the rest."""
 
     steps: list[Step] = Field(min_length=1, description="The steps.")
     run: int = Field(0, ge=0, description="Raise it to run failed steps again.")
+    creator: str = Field("", description="PROJECT/KEY its steps are charged to: who asked for it. The server sets it.")
+
+    @field_validator("steps")
+    @classmethod
+    def _of_plain_kinds(cls, steps: list[Step]) -> list[Step]:
+        """A step may not make what its author could not."""
+        for step in steps:
+            try:
+                check_step(KINDS.named(step.kind))
+            except AtollError as error:
+                raise ValueError(f"step {step.name!r}: {error}") from error
+        return steps
 
     @model_validator(mode="after")
     def _references_go_back(self) -> PipelineSpec:
@@ -160,5 +179,6 @@ PIPELINE = KINDS.register(
         PipelineSpec,
         PipelineStatus,
         columns=(("PHASE", "status.phase"), ("REASON", "status.reason")),
+        is_charged=True,
     )
 )

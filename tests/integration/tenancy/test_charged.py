@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from atoll.core.resources import Resource
+from atoll.compute.resources import WORKLOAD
+from atoll.core.resources import KINDS, Resource
 from atoll.core.store import Create
 from atoll.data.resources import DATASET_VERSION
 from atoll.data.synthesis import SYNTHESIS_RUN
@@ -90,3 +91,51 @@ def test_a_run_of_before_is_signed_by_who_applies_it_again_unless_it_is_done(
     made = house.make_key("red")
     run = put(house, f"old-{phase}", made["key"], seed=7)
     assert (run.generation, run.spec.get("creator", "")) == ((2, f"red/{made['id']}") if is_signed else (1, ""))
+
+
+def pipeline(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"steps": list(steps)}
+
+
+def test_a_pipeline_asks_in_the_name_of_who_asked_for_it(house: House, talk: None) -> None:
+    ann, bob = house.make_key("red"), house.make_key("red", models=["open"])
+    step = {"name": "write", "kind": "SynthesisRun", "spec": SPEC | {"model": "closed", "creator": f"red/{ann['id']}"}}
+    nested = {"name": "in", "kind": "Pipeline", "spec": pipeline(step) | {"creator": f"red/{ann['id']}"}}
+    for name, wanted in (("direct", step), ("nested", nested)):
+        house.put("red", "pipelines", name, pipeline(wanted) | {"creator": f"red/{ann['id']}"}, key=bob["key"])
+    for name in ("direct-write", "nested-in-write"):
+        until(lambda name=name: house.centre.store.scope("red").find("SynthesisRun", name) is not None, "the run", 20)
+        assert find(house, "SynthesisRun", name).spec["creator"] == f"red/{bob['id']}"
+        assert f"key {bob['id']} may not call model 'closed'" in ended(house, name).status["reason"]
+
+
+@pytest.mark.parametrize("kind", sorted(kind.name for kind in KINDS if not kind.is_plain))
+def test_a_pipeline_makes_nothing_its_author_may_not(house: House, kind: str) -> None:
+    key, spec = house.key("red"), {"role": "admin", "sha256": "0" * 64}
+    told = house.put(
+        "red", "pipelines", "climbs", pipeline({"name": "up", "kind": kind, "spec": spec}), key=key, code=400
+    )
+    assert "a pipeline makes no" in told["error"]["message"]
+
+
+def test_a_pipeline_from_before_that_was_checked_makes_nothing_either(house: House) -> None:
+    step = {"name": "up", "kind": "ApiKey", "resource": "root", "spec": {"role": "admin", "sha256": "0" * 64}}
+    spec = pipeline({"needs": None, **step}) | {"run": 0}
+    house.centre.store.everything("test").write([Create("Pipeline", "red", "older", spec, {"phase": "pending"})])
+    until(lambda: find(house, "Pipeline", "older").phase == "failed", "the pipeline to fail", 20)
+    assert "a pipeline makes no apikeys" in find(house, "Pipeline", "older").status["reason"]
+    assert house.centre.store.scope("red").find("ApiKey", "root") is None
+
+
+def test_a_pipeline_changes_nothing_the_platform_runs_for_another(house: House) -> None:
+    store = house.centre.store.everything("test")
+    store.write([Create("Dataset", "red", "owning", {"description": ""}, {})])
+    role = {"command": ["true"]}
+    spec = WORKLOAD.parse_spec({"roles": [role], "suspended": True})
+    store.write([Create("Workload", "red", "owned", spec, {}, owner=find(house, "Dataset", "owning").uid)])
+    mine = {"roles": [{"command": ["env"]}]}
+    step = {"name": "take", "kind": "Workload", "resource": "owned", "spec": mine}
+    house.put("red", "pipelines", "takes", pipeline(step), key=house.key("red"))
+    until(lambda: find(house, "Pipeline", "takes").phase == "failed", "the pipeline to fail", 20)
+    assert "runs for another resource" in find(house, "Pipeline", "takes").status["reason"]
+    assert find(house, "Workload", "owned").spec["roles"][0]["command"] == ["true"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from atoll.core.clock import VirtualClock
+from atoll.core.errors import Invalid
 from atoll.core.reconcile import Loop
 from atoll.core.resources import Resource
 from atoll.core.store import Create, Remove, SetSpec, SetStatus, Store
@@ -97,9 +98,17 @@ def test_a_failed_step_stops_the_rest_and_says_why(line: Line) -> None:
 
 
 def test_a_step_that_cannot_be_made_fails_in_words(line: Line) -> None:
-    line.submit(step("a"), step("b", "${steps.a.status.latest}"), {"name": "c", "kind": "Nonsense"})
+    line.submit(step("a"), step("b", "${steps.a.status.latest}"), step("c"))
     line.finish("line-a")
     assert "has no status.latest" in line.pipeline.status["reason"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("Nonsense", "step 'a': there is no kind"), ("ApiKey", "makes no apikeys")]
+)
+def test_a_step_of_a_kind_that_members_may_not_make_is_refused(line: Line, kind: str, words: str) -> None:
+    with pytest.raises(Invalid, match=words):
+        line.submit({"name": "a", "kind": kind})
 
 
 def test_raising_the_run_clears_away_what_failed_and_keeps_what_succeeded(line: Line) -> None:
