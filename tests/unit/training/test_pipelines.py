@@ -13,6 +13,7 @@ from atoll.core.reconcile import Loop
 from atoll.core.resources import Resource
 from atoll.core.store import Create, Remove, SetSpec, SetStatus, Store
 from atoll.data import resources as data
+from atoll.governance.resources import API_KEY
 from atoll.training.controllers import PipelineController
 from atoll.training.resources import PIPELINE
 
@@ -103,11 +104,9 @@ def test_a_step_that_cannot_be_made_fails_in_words(line: Line) -> None:
     assert "has no status.latest" in line.pipeline.status["reason"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "words"), [("Nonsense", "step 'a': there is no kind"), ("ApiKey", "makes no apikeys")]
-)
+@pytest.mark.parametrize(("kind", "words"), [("Nonsense", "there is no kind"), (API_KEY.name, "makes no apikeys")])
 def test_a_step_of_a_kind_that_members_may_not_make_is_refused(line: Line, kind: str, words: str) -> None:
-    with pytest.raises(Invalid, match=words):
+    with pytest.raises(Invalid, match=f"step 'a': .*{words}"):
         line.submit({"name": "a", "kind": kind})
 
 
