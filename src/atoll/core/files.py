@@ -35,9 +35,9 @@ def disk_full_named(path: Path) -> Iterator[None]:
         ) from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make what is in a file, or the names in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -61,7 +61,7 @@ def replace_file(path: Path, *, durable: bool = True, mode: int = 0o644) -> Iter
             Path(name).unlink(missing_ok=True)
             raise
         if durable:
-            sync_folder(path.parent)
+            sync(path.parent)
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True, mode: int = 0o644) -> None:

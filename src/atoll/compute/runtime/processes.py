@@ -30,7 +30,7 @@ from atoll.compute.runtime.folder import Identity, Stamp, TaskFolder
 from atoll.compute.runtime.proc import Family, is_readable, kill_all, members, open_handle
 from atoll.compute.runtime.shim import LOG_BYTES_MAX, boot_id, start_ticks
 from atoll.core.errors import AtollError, Conflict, NotFound, ResourceExhausted
-from atoll.core.files import sync_folder, write_json
+from atoll.core.files import sync, write_json
 
 SHIM_SOURCE = Path(__file__).with_name("shim.py")
 LOCK_PATIENCE_S = 2.0
@@ -118,7 +118,7 @@ class ProcessRuntime:
             path.mkdir(mode=0o700)
         except FileExistsError:
             return None
-        sync_folder(self._tasks)
+        sync(self._tasks)
         return TaskFolder(path)
 
     def _write_spec(self, folder: TaskFolder, spec: TaskSpec) -> None:

@@ -31,7 +31,7 @@ from zlib import crc32
 import orjson
 
 from atoll.core.errors import Conflict
-from atoll.core.files import read_json, sync_folder, write_bytes, write_json
+from atoll.core.files import read_json, sync, write_bytes, write_json
 from atoll.serving.gateway.recorder import Entry
 
 log = logging.getLogger(__name__)
@@ -271,5 +271,5 @@ def _open_segment(path: Path) -> tuple[int, int, int]:
         log.warning("cut %d torn bytes off %s", torn, path)
         os.ftruncate(descriptor, size)
     os.fsync(descriptor)
-    sync_folder(path.parent)
+    sync(path.parent)
     return descriptor, size, count

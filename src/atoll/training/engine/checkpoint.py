@@ -27,7 +27,7 @@ from safetensors.torch import load
 
 from atoll.core.blobs import digest_of
 from atoll.core.errors import IntegrityError
-from atoll.core.files import disk_full_named, read_json, replace_file, sync_folder, write_json
+from atoll.core.files import disk_full_named, read_json, replace_file, sync, write_json
 
 FORMAT = "atoll-checkpoint/1"
 KEPT = 2
@@ -157,7 +157,7 @@ def write_checkpoint(parent: Path, state: State) -> int:
             if target.exists():
                 shutil.rmtree(target)
             making.rename(target)
-            sync_folder(parent)
+            sync(parent)
         finally:
             shutil.rmtree(making, ignore_errors=True)
     return sum(int(file["size_bytes"]) for file in files.values())

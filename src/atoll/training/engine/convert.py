@@ -19,7 +19,7 @@ from typing import Any
 
 from atoll.core.blobs import digest_of_file
 from atoll.core.errors import Invalid
-from atoll.core.files import disk_full_named, read_json, sync_folder, write_json
+from atoll.core.files import disk_full_named, read_json, sync, write_json
 from atoll.models.gguf import Header, read_header
 
 CONVERTER_VERSION = 1
@@ -93,7 +93,7 @@ def _publish(made: Path, folder: Path) -> None:
     except OSError:
         if not is_whole(folder):  # else another process was faster with the same entry
             raise
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def _convert(source: Path, name: str, target: Path) -> None:

@@ -98,10 +98,10 @@ def curate(plan: Plan, place: Place, runtime: Runtime, report: Report = lambda *
     deciding_stages = Stages(place.state, runtime, report).until_restart(f"decide-{deciding}")
     decision = _decided(plan, corpus, deciding_stages, reading)
     writing = fingerprints.of_writing(plan, deciding, place.key)
-    written = Stages(place.state, runtime, report).below(f"write-{writing}")
+    written = Stages(place.state, runtime, report).until_restart(f"write-{writing}")
     input_bytes = sum(part.bytes for part in parts)
     curated = _written(plan, place, corpus, taken, decision, written, input_bytes, reading)
-    _forget_others(place.state, {f"read-{reading}", deciding_stages.folder.name, f"write-{writing}"})
+    _forget_others(place.state, {f"read-{reading}", deciding_stages.folder.name, written.folder.name})
     if not curated.kept:
         raise all_dropped(curated.documents, curated.funnel)
     return curated

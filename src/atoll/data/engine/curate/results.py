@@ -13,7 +13,7 @@ from typing import Protocol
 
 from atoll.core.blobs import BlobStore, digest_of, digest_of_file
 from atoll.core.errors import Invalid
-from atoll.core.files import disk_full_named, sync_folder, write_bytes
+from atoll.core.files import disk_full_named, sync, write_bytes
 from atoll.data.layout import MANIFEST, parts_of, path_of
 from atoll.data.manifest import Manifest, Shard, decode_manifest, write_manifest
 
@@ -62,16 +62,19 @@ class Folder:
         with disk_full_named(target):
             target.parent.mkdir(exist_ok=True)
             _linked(file, target)
+            sync(target)
         return Shard(digest_of_file(target), rows, target.stat().st_size)
 
     def finish(self, manifest: Manifest, report: bytes) -> str:
         encoded = manifest.encode()
         write_bytes(self._next / REPORT, report)
+        for part in self._next.iterdir():
+            sync(part)
         self._remove_old()
         for path in sorted(self._next.iterdir()):
             path.rename(self.folder / path.name)
         self._next.rmdir()
-        sync_folder(self.folder)
+        sync(self.folder)
         write_bytes(self.folder / MANIFEST, encoded)
         return digest_of(encoded)
 
@@ -80,7 +83,7 @@ class Folder:
         if manifest.exists():
             (self.folder / STATE / "former.json").write_bytes(manifest.read_bytes())
             manifest.unlink()
-            sync_folder(self.folder)
+            sync(self.folder)
         for path in self.folder.iterdir():
             if path.name == STATE:
                 continue

@@ -5,6 +5,7 @@ Equal rows in equal batches give equal bytes (with the same Arrow version). What
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 
@@ -36,8 +37,9 @@ class Tables:
             for name in self._held if error is None else ():
                 self._write(name)
         finally:
-            for writer in self._writers.values():
+            for name, writer in self._writers.items():
                 writer.close()
+                _begin_to_save(self._path(name))
 
     def add(self, name: str, batch: pa.RecordBatch) -> None:
         """Add rows to a table, whose columns are those of its first rows."""
@@ -55,9 +57,22 @@ class Tables:
         if not held:
             return
         if name not in self._writers:
-            self._writers[name] = _writer(self._folder / f"{name}.parquet", held[0].schema)
+            self._writers[name] = _writer(self._path(name), held[0].schema)
         table = pa.Table.from_batches(held)
         self._writers[name].write_table(table, row_group_size=table.num_rows)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.parquet"
+
+
+def _begin_to_save(path: Path) -> None:
+    """Have the kernel begin to write the file to disk, so that whoever syncs it later waits less."""
+    if hasattr(os, "posix_fadvise"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:

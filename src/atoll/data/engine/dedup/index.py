@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.core.errors import Invalid
-from atoll.core.files import disk_full_named, read_json, sync_folder
+from atoll.core.files import disk_full_named, read_json, sync
 from atoll.data.engine.annotate.minhash import band_keys, rows_of_band
 from atoll.data.engine.curate.corpus import Batch, Corpus
 from atoll.data.engine.dedup import urls
@@ -157,10 +157,10 @@ def _put(making: Path, place: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
-    sync_folder(making)
+    sync(making)
     if not place.exists():
         making.rename(place)
-    sync_folder(place.parent)
+    sync(place.parent)
 
 
 def _look_up(item: _Lookup, folder: Path) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from atoll.core.errors import AtollError, ResourceExhausted
-from atoll.core.files import disk_full_named
+from atoll.core.files import disk_full_named, sync
 
 Work = Callable[[Any, Path], None]
 """work(item, folder): do `item` and leave what comes of it in `folder`, which exists and is empty."""
@@ -213,23 +213,14 @@ def described(item: Any) -> str:
 
 def _put(making: Path, place: Path, is_durable: bool) -> None:
     for path in [*making.rglob("*"), making] if is_durable else ():
-        _sync(path)
+        sync(path)
     try:
         making.rename(place)
     except OSError:
         if not place.exists():  # else another did the same item
             raise
     if is_durable:
-        _sync(place.parent)
-
-
-def _sync(path: Path) -> None:
-    """Make a file or folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(place.parent)
 
 
 def _start_of_machine() -> str:

@@ -38,6 +38,8 @@ def main() -> None:
         _nurse(door)
     while _has_children():
         os.wait()
+    sys.stderr.flush()
+    os._exit(0)  # taking an interpreter apart that is not needed any more would keep the parent waiting
 
 
 class _WithoutPandas:
