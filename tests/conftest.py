@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """A shell that starts us in the background has it ignored; children would inherit that, and never see Ctrl-C."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test of a whole platform says how that stood."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        told = [value.account() for value in item.funcargs.values() if hasattr(value, "account")]
+        report.sections += [("platform", text) for text in told]
+    return report
 
 
 @pytest.fixture

@@ -28,6 +28,9 @@ ROLES = {
     "agent": "atoll.compute.agent.main",
 }
 
+LOG_LINES = 15
+"""Of each log, told when a test failed."""
+
 
 def until(condition: Callable[[], T], what: str, limit_s: float = 60.0) -> T:
     """The first true value of `condition`; fails after `limit_s`, saying `what` was waited for."""
@@ -167,12 +170,27 @@ class Platform:
         with self.client() as client:
             return client.find_all("Task").items
 
+    def account(self) -> str:
+        """What a failed test wants to know: every task and workload as it is, and the last lines of all logs."""
+        told = [f"platform at {self.home}"]
+        with contextlib.suppress(Exception), self.client() as client:
+            for kind in ("Deployment", "Replica", "Workload", "Task"):
+                told += [_line(kind, found) for found in client.find_all(kind).items]
+        for log in [self.home / "up.log", *sorted((self.home / "logs").glob("*"))]:
+            told += [f"{log.name}:", *log.read_text(errors="replace").splitlines()[-LOG_LINES:]]
+        return "\n".join(told)
+
     def _is_up(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.home / "up.log").read_text()
         with contextlib.suppress(Exception), self.client() as client:
             return bool(client.status()["nodes"])
         return False
+
+
+def _line(kind: str, found: Resource) -> str:
+    going = " (deleting)" if found.is_deleting else ""
+    return f"{kind} {found.name}: {found.phase}{going} {found.status.get('reason', '')}"
 
 
 @contextlib.contextmanager
