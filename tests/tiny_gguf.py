@@ -1,4 +1,7 @@
-"""A two-layer llama with a byte-level tokeniser as a GGUF file: random weights, small, and real enough to be served."""
+"""A two-layer llama with a byte-level tokeniser as a GGUF file: random weights, small, and real enough to be served.
+
+It goes on as long as it may: nothing but a limit or a grammar ends its texts, so that tests can count.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+
+ENDS = 3
+"""Control tokens behind all others; those that end a text are among them."""
 
 BLOCKS, EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, CONTEXT = 2, 64, 128, 4, 2, 1024
 CHAT_TEMPLATE = (
@@ -97,6 +103,7 @@ def _tensors(vocabulary: int, random: np.random.Generator) -> list[tuple[str, np
 
     kv = EMBEDDING // HEADS * KV_HEADS
     tensors = [("token_embd.weight", weights(vocabulary, EMBEDDING)), ("output.weight", weights(vocabulary, EMBEDDING))]
+    tensors[1][1][-ENDS:] = 0  # never among the 40 likeliest, of which the next token is drawn
     tensors.append(("output_norm.weight", np.ones(EMBEDDING, np.float32)))
     for block in range(BLOCKS):
         sized = {"attn_q": (EMBEDDING, EMBEDDING), "attn_k": (kv, EMBEDDING), "attn_v": (kv, EMBEDDING)}
