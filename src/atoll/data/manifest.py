@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from atoll.core.blobs import BlobStore
 
 FORMAT = "atoll-dataset/1"
 

@@ -1,5 +1,8 @@
 import ast
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -116,3 +119,17 @@ def _imported(tree: ast.Module) -> set[str]:
 
 def _others(tree: ast.Module) -> list[ast.stmt]:
     return [node for node in tree.body if not _decorators(node) & {"kernel", "bare", "inner", "inlined"}]
+
+
+def test_kept_machine_code_is_loaded_without_what_only_compiling_needs(tmp_path: Path) -> None:
+    """In processes of their own: the first compiles; the second loads, and can compile another all the same."""
+    path = tmp_path / "sums.py"
+    path.write_text(SOURCE.format(factor=3))
+    ask = "import sys, numpy as np, numba, sums; said = [sums.total(np.arange(4)), 'numba.np.linalg' in sys.modules]; "
+    ask += "print(*said, numba.njit(lambda value: value + sums.total(np.arange(3)))(1))"
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+    said = [
+        subprocess.run([sys.executable, "-c", ask], env=env, capture_output=True, text=True, check=True, timeout=300)
+        for _ in range(2)
+    ]
+    assert [one.stdout.split() for one in said] == [["18", "True", "10"], ["18", "False", "10"]]

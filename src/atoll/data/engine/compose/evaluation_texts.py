@@ -10,15 +10,17 @@ import gzip
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid, Unavailable
 from atoll.data.manifest import read_manifest, read_shard
+
+if TYPE_CHECKING:
+    from atoll.core.blobs import BlobStore
 
 PORTION_CHARACTERS = 1 << 20
 FIELD = "recipe.decontaminate.sets"

@@ -20,6 +20,7 @@ from atoll.data.engine.annotate import statistics
 from atoll.data.engine.curate.corpus import NOTES, SCHEMA, SIGNATURES, TEXTS, Corpus, write_array, write_batch
 from atoll.data.engine.curate.intake import Notation, noted
 from atoll.data.engine.dedup import Dedup, Near, Spans, find_duplicates
+from atoll.data.engine.gather import gathered
 from atoll.data.engine.kernel import IS_COMPILED, is_kept
 from atoll.data.engine.normalise.text import normalise_column
 from atoll.data.engine.runtimes.stages import Inline, Stages
@@ -39,7 +40,8 @@ def prepare(wanted: tuple[Notation, Dedup, Path]) -> None:
     with _folder(state) as folder:
         noted(_documents(notation.normalise.unicode), notation, folder / "batch")
         corpus = _deduplicated(folder, spec)
-        Spans(np.zeros(1, np.int32), np.zeros(1, np.int64), np.ones(1, np.int64)).apply(corpus.batches[0].texts)
+        texts = corpus.batches[0].texts
+        gathered(Spans(np.zeros(1, np.int32), np.zeros(1, np.int64), np.ones(1, np.int64)).apply(texts), np.arange(1))
 
 
 def prepare_deciding(spec: Dedup, state: Path) -> None:

@@ -6,6 +6,7 @@ Equal rows in equal batches give equal bytes (with the same Arrow version). What
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +20,12 @@ DICTIONARY_COLUMNS = ("source", "reason", "language")
 ROW_GROUP_BYTES = 4 << 20
 """A row group has at least so much, as it is in memory, but for the last of a table."""
 
+PAGE_BYTES = 256 << 10
+"""A page, which is encoded and compressed as a whole, and with it what that takes, is about so large."""
+
+PAGE_LOOK_ROWS = 64
+"""How often is looked whether a page is full; a page is never cut sooner."""
+
 
 class Tables:
     """Open Parquet files, one a table; a table nothing was added to has no file."""
@@ -27,6 +34,7 @@ class Tables:
         self._folder = folder
         self._writers: dict[str, pq.ParquetWriter] = {}
         self._held: dict[str, list[pa.RecordBatch]] = {}
+        self._held_bytes: Counter[str] = Counter()
         self.rows: dict[str, int] = {}
 
     def __enter__(self) -> Tables:
@@ -43,17 +51,25 @@ class Tables:
 
     def add(self, name: str, batch: pa.RecordBatch) -> None:
         """Add rows to a table, whose columns are those of its first rows."""
-        if not batch.num_rows:
-            return
-        held = self._held.setdefault(name, [])
-        held.append(batch)
-        self.rows[name] = self.rows.get(name, 0) + batch.num_rows
-        if sum(part.nbytes for part in held) >= ROW_GROUP_BYTES:
-            self._write(name)
+        self.hold(name, batch)
+        self.write_full()
+
+    def hold(self, name: str, batch: pa.RecordBatch) -> None:
+        """Add rows to a table, to be written at the next occasion."""
+        if batch.num_rows:
+            self._held.setdefault(name, []).append(batch)
+            self._held_bytes[name] += batch.nbytes
+            self.rows[name] = self.rows.get(name, 0) + batch.num_rows
+
+    def write_full(self) -> None:
+        """Write the tables of which enough is held for a row group."""
+        for name, held_bytes in self._held_bytes.items():
+            if held_bytes >= ROW_GROUP_BYTES:
+                self._write(name)
 
     def _write(self, name: str) -> None:
         """Write what is held of a table as a row group."""
-        held, self._held[name] = self._held[name], []
+        held, self._held[name], self._held_bytes[name] = self._held[name], [], 0
         if not held:
             return
         if name not in self._writers:
@@ -77,4 +93,5 @@ def _begin_to_save(path: Path) -> None:
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     few = [name for name in DICTIONARY_COLUMNS if name in schema.names]
-    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=few, write_statistics=few)
+    sizes = {"data_page_size": PAGE_BYTES, "write_batch_size": PAGE_LOOK_ROWS}
+    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=few, write_statistics=few, **sizes)

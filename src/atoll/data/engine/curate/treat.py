@@ -21,6 +21,7 @@ from atoll.data.engine.curate.intake import finder_of
 from atoll.data.engine.curate.judge import Mask, column
 from atoll.data.engine.curate.plan import Privacy, Words
 from atoll.data.engine.dedup import Spans as Cut
+from atoll.data.engine.gather import gathered
 from atoll.data.engine.scan import utf8_of
 
 if TYPE_CHECKING:
@@ -141,11 +142,7 @@ def _bytes_of(texts: pa.StringArray, row: int) -> bytes:
 
 
 def _replaced(texts: pa.StringArray, made: Mapping[int, bytes]) -> pa.StringArray:
-    if not made:
-        return texts
-    mask = np.zeros(len(texts), bool)
-    mask[list(made)] = True
-    return pc.replace_with_mask(texts, pa.array(mask), pa.array([made[row] for row in sorted(made)], pa.string()))
+    return gathered(texts, np.arange(len(texts)), made) if made else texts
 
 
 def lengths_of(texts: pa.StringArray) -> NDArray[np.int32]:

@@ -7,7 +7,7 @@ Which questions stay is decided over all items afterwards (`asking`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from atoll.data.engine.curate.tables import Tables
 from atoll.data.engine.curate.treat import Treated, Treatment, lengths_of, summed, treat
 from atoll.data.engine.dedup import Spans
 from atoll.data.engine.dedup.entries import TABLE, table_of
+from atoll.data.engine.gather import gathered
 from atoll.data.engine.questions.asking import Asking, Pairs, readable
 
 COUNTS = "counts.json"
@@ -100,7 +101,8 @@ def write_out(item: Item, folder: Path) -> None:
                 if packer is not None:
                     train = share.taken("train")
                     packer.add(train.column("id"), train.column("text"))
-                del share  # or it would be in memory while the next is made
+                del share  # or it would be in memory while rows are written, and the next is made
+                tables.write_full()
             if writing.index is not None:
                 tables.add(TABLE, _index_of(batch, writing.decision, writing.index))
         told.rows = tables.rows
@@ -168,14 +170,13 @@ class _Share:
     def taken(self, side: str) -> pa.RecordBatch:
         """id, text and source of the documents of a side, each as often as it is taken."""
         rows = np.flatnonzero(self.kept & (self.decided.sides == SIDES.index(side)))
-        rows = np.repeat(rows, self.decided.times[rows])
-        return self.shown.select(["id", "text", "source"]).take(pa.array(rows))
+        return self._picked(np.repeat(rows, self.decided.times[rows]), ("id", "text", "source"))
 
     def add_to(self, tables: Tables, told: _Told) -> None:
         for side in SIDES:
-            tables.add(side, self.taken(side))
-        tables.add("notes", self._notes())
-        tables.add("rejected", self._rejected())
+            tables.hold(side, self.taken(side))
+        tables.hold("notes", self._notes())
+        tables.hold("rejected", self._rejected())
         self._tell(told)
 
     def _reason_names(self) -> pa.StringArray:
@@ -190,9 +191,13 @@ class _Share:
         return pa.record_batch(columns | {name: notes.column(name) for name in names})
 
     def _rejected(self) -> pa.RecordBatch:
-        columns = {name: self.documents.column(name) for name in ("id", "source")}
-        columns |= {"reason": self._reason_names(), "text": self.shown.column("text")}
-        return pa.record_batch(columns).filter(pa.array(~self.kept))
+        rows = np.flatnonzero(~self.kept)
+        picked = self._picked(rows, ("id", "source", "text"))
+        return picked.add_column(2, "reason", self._reason_names().take(pa.array(rows)))
+
+    def _picked(self, rows: NDArray[np.int64], names: Sequence[str]) -> pa.RecordBatch:
+        """Columns of some rows, as they are shown."""
+        return pa.record_batch({name: gathered(self.shown.column(name), rows) for name in names})
 
     def _tell(self, told: _Told) -> None:
         kept = self.kept

@@ -11,15 +11,18 @@ Not known here: rules, languages, and where a run's files are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from atoll.data.engine.curate.corpus import Corpus
-from atoll.data.engine.dedup import exact, index, near, repeats, semantic, urls
+from atoll.data.engine.dedup import exact, index, near, repeats, urls
 from atoll.data.engine.dedup.cuts import Cuts, Spans
-from atoll.data.engine.dedup.embedder import Embed
 from atoll.data.engine.dedup.exact import Indices, Mask
 from atoll.data.engine.dedup.keep import losers, ranks
 from atoll.data.engine.dedup.spec import Dedup, Lines, Near, Semantic, Substrings
 from atoll.data.engine.runtimes.stages import Stages
+
+if TYPE_CHECKING:
+    from atoll.data.engine.dedup.embedder import Embed
 
 __all__ = [
     "Cuts",
@@ -77,6 +80,8 @@ def find_duplicates(corpus: Corpus, stages: Stages, spec: Dedup, members: Mask, 
         cuts, lost = repeats.find(corpus, stages, spec, kept, rank)
         drop("repeated_text", lost)
     if spec.semantic:
+        from atoll.data.engine.dedup import semantic  # it brings a client that nothing else here needs
+
         alike = semantic.clusters(corpus, stages, spec.semantic, kept, embed)
         drop("semantic_duplicate", losers(alike, kept, rank))
     if spec.index:

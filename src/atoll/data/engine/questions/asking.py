@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from atoll.data.engine.curate.corpus import Document, write_array
@@ -188,8 +189,7 @@ def prefix_of(message: Message) -> str:
 
 def readable(documents: pa.RecordBatch) -> pa.RecordBatch:
     """The documents with chats as text people can read: `role: content`, a blank line between messages."""
-    kinds = documents.column("kind").to_numpy(zero_copy_only=False)
-    chats = np.flatnonzero(kinds == "chat")
+    chats = np.flatnonzero(pc.equal(documents.column("kind"), "chat").fill_null(False).to_numpy(zero_copy_only=False))
     if not len(chats):
         return documents
     place = documents.schema.get_field_index("text")
