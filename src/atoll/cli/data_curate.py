@@ -72,8 +72,11 @@ def curate(
     from atoll.cli.follow import board
     from atoll.cli.render import line, print_json
     from atoll.data.engine.curate.alone import curate_alone, recipe_from
+    from atoll.data.engine.runtimes.without_pandas import do_without_pandas
 
     wanted = recipe_from(recipe, preset)
+    if runtime != "ray":  # which uses pandas
+        do_without_pandas()
     with board() as shown:
         progress = _Progress(shown, str(out))
         manifest, figures = curate_alone(

@@ -15,7 +15,6 @@ from atoll.core.blobs import BlobStore
 from atoll.core.errors import Invalid
 from atoll.core.sealed import DataKey
 from atoll.data.engine.compose.tokenizer import check_tokenizer
-from atoll.data.engine.curate.elsewhere import obtained
 from atoll.data.engine.curate.known import Known, known_in, known_of
 from atoll.data.engine.curate.plan import Plan, Quality, Source, Words
 from atoll.data.engine.dedup.embedder import check_embedder
@@ -109,6 +108,8 @@ def fetched(
             files[source.name] = list(_dataset(source, store, folder, where))
             parents += [source.reference] if source.reference.startswith(DIGEST) else []
         elif source.kind in ("package", "hub"):
+            from atoll.data.engine.curate.elsewhere import obtained  # it brings clients that files do not need
+
             wanted = source.patterns or patterns
             sources[index], files[source.name] = obtained(source, folder, wanted, where, report)
     digests = None if plan.known is None else tuple(item.digest for item in known)

@@ -27,6 +27,7 @@ from atoll.data.engine.curate.planning import plan_of
 from atoll.data.engine.curate.results import Blobs
 from atoll.data.engine.runtimes import runtime_of
 from atoll.data.engine.runtimes.stages import Runtime, cpu_s
+from atoll.data.engine.runtimes.without_pandas import do_without_pandas
 from atoll.governance.data_keys import from_environment
 
 Report = Callable[..., None]
@@ -104,7 +105,13 @@ def _empty(work: Path) -> None:
 def main() -> None:
     """Run the task in the current task directory."""
     keys = from_environment()
-    task.run(lambda value: curate(value, BlobStore(task.blobs_url()), task.work_dir(), task.report_progress, keys))
+
+    def curated(value: Mapping[str, Any]) -> dict[str, Any]:
+        if value.get("runtime") != "ray":  # which uses pandas
+            do_without_pandas()
+        return curate(value, BlobStore(task.blobs_url()), task.work_dir(), task.report_progress, keys)
+
+    task.run(curated)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from atoll.core.errors import AtollError
+from atoll.data.engine.runtimes.without_pandas import do_without_pandas
 
 PR_SET_PDEATHSIG = 1
 FORK, KILL, PREPARE = b"f", b"k", b"p"
@@ -32,7 +33,7 @@ def main() -> None:
     """Be the nursery until the socket ends."""
     die_with_parent(int(sys.argv[2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
-    sys.meta_path.insert(0, _WithoutPandas())
+    do_without_pandas()
     importlib.import_module(OPERATORS)
     with socket.socket(fileno=int(sys.argv[1])) as door:
         _nurse(door)
@@ -40,14 +41,6 @@ def main() -> None:
         os.wait()
     sys.stderr.flush()
     os._exit(0)  # taking an interpreter apart that is not needed any more would keep the parent waiting
-
-
-class _WithoutPandas:
-    """Has Arrow find no pandas, which it would load for its first array: 30 MB that no operator uses."""
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("workers do without pandas", name=name)
 
 
 def _nurse(door: socket.socket) -> None:
