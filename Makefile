@@ -40,6 +40,7 @@ test: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m soak $(ARGS)
+	ATOLL_TEST_SEEK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not soak' tests/property
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

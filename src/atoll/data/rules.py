@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 
 from atoll.core.errors import Invalid
@@ -112,7 +113,12 @@ class Expression:
     @property
     def columns(self) -> frozenset[str]:
         """The columns it speaks of."""
-        return frozenset(node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name))
+        return _columns_of(self.tree)
+
+
+@lru_cache(maxsize=1024)
+def _columns_of(tree: ast.expr) -> frozenset[str]:
+    return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ def column(notes: Notes, name: str) -> NDArray[Any]:
 
 def _dropping(plan: Plan) -> list[str]:
     """The columns of the kinds of personal data that lead to dropping a document."""
-    if plan.privacy is None:
+    if plan.privacy is None or "drop" not in {plan.privacy.default, *dict(plan.privacy.actions).values()}:
         return []
     from atoll.data.engine.privacy.kinds import KINDS
 
