@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import APIRouter, Request
@@ -22,6 +22,9 @@ from atoll.server.wait import Waiter
 router = APIRouter(prefix="/api/v1")
 
 HEARTBEAT_S = 10.0
+ATTEMPTS = 10
+
+Plan = TypeVar("Plan")
 
 
 class Body(BaseModel):
@@ -100,16 +103,20 @@ def events(tenant: Reader, kind: str = "", name: str = "", limit: int = 200) -> 
 @router.post("/projects/{project}/apply")
 def apply(tenant: Writer, batch: Batch) -> dict[str, Any]:
     """Create or change resources together, or only say what would change."""
-    changes, writes = [], []
-    for index, manifest in enumerate(batch.resources):
-        try:
-            change, write = _planned(tenant, manifest)
-        except AtollError as error:
-            error.details["index"] = index
-            raise
-        changes.append(change)
-        writes += write
-    head = 0 if batch.dry_run else tenant.scope.write(writes)
+
+    def plan() -> tuple[list[dict[str, Any]], list[Write]]:
+        changes, writes = [], []
+        for index, manifest in enumerate(batch.resources):
+            try:
+                change, write = _planned(tenant, manifest)
+            except AtollError as error:
+                error.details["index"] = index
+                raise
+            changes.append(change)
+            writes += write
+        return changes, [] if batch.dry_run else writes
+
+    changes, head = _written(tenant, plan)
     return {"changes": changes, "head": head}
 
 
@@ -145,8 +152,7 @@ def put(tenant: Writer, plural: str, name: str, wanted: Wanted) -> dict[str, Any
     """Create the resource, or replace its spec and labels."""
     kind = kind_in(plural, tenant.project)
     manifest = Manifest(kind=kind.name, name=name, spec=wanted.spec, labels=wanted.labels, version=wanted.version)
-    _, writes = _planned(tenant, manifest)
-    tenant.scope.write(writes)
+    _written(tenant, lambda: _planned(tenant, manifest))
     return tenant.scope.get(kind.name, name).to_dict()
 
 
@@ -154,13 +160,18 @@ def put(tenant: Writer, plural: str, name: str, wanted: Wanted) -> dict[str, Any
 def delete(tenant: Writer, plural: str, name: str) -> dict[str, Any]:
     """Ask for the resource's end; it goes when everything it owns has gone. 409 says what holds it."""
     kind = writable(kind_in(plural, tenant.project), tenant)
-    resource = tenant.scope.get(kind.name, name)
-    kind.guard(tenant.identity, tenant.project, None, resource.spec)
-    if not resource.is_deleting:
+
+    def plan() -> tuple[None, list[Write]]:
+        resource = tenant.scope.get(kind.name, name)
+        kind.guard(tenant.identity, tenant.project, None, resource.spec)
+        if resource.is_deleting:
+            return None, []
         if why := kind.held(tenant.scope, resource):
             raise Conflict(f"{resource.key} is in use: {why}", hint="delete or untag what holds it first")
-        tenant.scope.write([MarkDeleting(resource)])
-    found = tenant.scope.find(resource.kind, name)
+        return None, [MarkDeleting(resource)]
+
+    _written(tenant, plan)
+    found = tenant.scope.find(kind.name, name)
     return found.to_dict() if found else {"deleted": True}
 
 
@@ -184,6 +195,20 @@ def family(scope: Scope, root: Resource) -> list[Resource]:
     for resource in found:
         found += scope.children(resource.uid)
     return found
+
+
+def _written(tenant: Tenant, plan: Callable[[], tuple[Plan, list[Write]]]) -> tuple[Plan, int]:
+    """Write what `plan` says, and plan anew when a controller's word on it came between: only who names a version
+    hears of that. What was planned, and the number of the last change.
+    """
+    for left in reversed(range(ATTEMPTS)):
+        planned, writes = plan()
+        try:
+            return planned, tenant.scope.write(writes)
+        except Conflict:
+            if not left:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _planned(tenant: Tenant, manifest: Manifest) -> tuple[dict[str, Any], list[Write]]:

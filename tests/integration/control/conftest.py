@@ -24,7 +24,8 @@ class Office:
     """A running application, and ways to ask it as an administrator or as a gateway."""
 
     def __init__(self, home: Path) -> None:
-        self.centre = Centre(load({"home": home}, {}))
+        told = {"home": home, "lease_ttl_s": 3600.0}  # no agent renews the node's
+        self.centre = Centre(load(told, {}))
         self.client = TestClient(make_app(self.centre), "http://door/api/v1", client=("127.0.0.1", 40_000))
         self.admin = resolve_credentials(home=home, environment={}).key
         self.system = (home / "run" / "system.key").read_text().strip()
@@ -45,7 +46,7 @@ class Office:
         return self.scope.get("Deployment", name, "default")
 
     def reaches(self, name: str, *phases: str) -> Resource:
-        until(lambda: self.deployment(name).phase in phases, f"{name} to be {phases}", 20)
+        until(lambda: self.deployment(name).phase in phases, f"{name} to be {phases}")
         return self.deployment(name)
 
     def report(self, code: int = 200, **report: Any) -> Any:
@@ -78,5 +79,5 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
         inventory = {"cpu": 8.0, "memory_bytes": 4 * GIB}
         asked = {"node": "n", "site": "centre", "boot_id": "b", "inventory": inventory, "agent_id": "a"}
         made.ask("POST", "/agent/register", asked, key=made.system)
-        until(lambda: made.scope.get("Node", "n", SYSTEM_PROJECT).phase == "schedulable", "the node", 20)
+        until(lambda: made.scope.get("Node", "n", SYSTEM_PROJECT).phase == "schedulable", "the node")
         yield made

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from contextlib import suppress
 
 from fastapi import APIRouter, Request
 
@@ -135,15 +136,17 @@ def _workload(tenant: Tenant, run: Resource) -> Resource | None:
 
 
 def _suspend(tenant: Tenant, name: str, *, suspended: bool) -> JobObject:
-    run = _find(tenant, name)
-    workload = _workload(tenant, run)
-    if workload is None or run.phase not in ("pending", "running"):
-        words = "has not begun" if run.phase in ("pending", "running") else f"has {run.phase}"
-        raise Conflict(f"{run.name} {words}", hint="only a job that is under way can be paused or resumed")
-    if workload.spec["suspended"] != suspended:
+    while True:
+        run = _find(tenant, name)
+        workload = _workload(tenant, run)
+        if workload is None or run.phase not in ("pending", "running"):
+            words = "has not begun" if run.phase in ("pending", "running") else f"has {run.phase}"
+            raise Conflict(f"{run.name} {words}", hint="only a job that is under way can be paused or resumed")
+        if workload.spec["suspended"] == suspended:
+            return _job(tenant, run)
         reason = "Paused" if suspended else "Resumed"
-        tenant.scope.write([SetSpec(workload, workload.spec | {"suspended": suspended}, reason=reason)])
-    return _job(tenant, run)
+        with suppress(Conflict):  # its progress was noted in between
+            tenant.scope.write([SetSpec(workload, workload.spec | {"suspended": suspended}, reason=reason)])
 
 
 def _base(tenant: Tenant, model: str) -> str:
