@@ -23,10 +23,11 @@ from atoll.serving.gateway.main import serve
 from atoll.serving.gateway.upstream import Origin, Patience
 from integration.gateway.control import SYSTEM_KEY, Control, wait_until
 from integration.gateway.engine import Engine
+from ports import free_port
 
 KEY = "sk-atoll-test"
 SHORT = Limits(head_s=0.4, body_idle_s=0.4, idle_s=1.0, write_stall_s=0.5, linger_s=0.5)
-IMPATIENT = Patience(connect_s=0.5, first_byte_s=1.0, idle_s=0.6)
+IMPATIENT = Patience(connect_s=10.0, first_byte_s=2.0, idle_s=2.0)
 
 
 class Running:
@@ -41,7 +42,7 @@ class Running:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._run()))
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
 
     async def _run(self) -> None:
         home, server, limits, patience = self._arguments
@@ -55,13 +56,13 @@ class Running:
         async def call() -> Any:
             return function()
 
-        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(5)
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(60)
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), 10)
+        return socket.create_connection(("127.0.0.1", self.port), 60)
 
     def client(self, key: str = KEY, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=20, **options)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60, **options)
 
     def follow(self, control: Control) -> None:
         """Publish the changed snapshot and return once it is in force."""
@@ -85,7 +86,7 @@ class Running:
     def stop(self) -> None:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 
@@ -94,7 +95,7 @@ class Process:
 
     def __init__(self, home: Path, server: str, port: int = 0, **options: Any) -> None:
         environment = os.environ | {"ATOLL_SYSTEM_KEY": SYSTEM_KEY} | options.pop("env", {})
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "atoll.serving.gateway.main", "--home", str(home), "--server", server]
         command += ["--listen", f"127.0.0.1:{self.port}", *options.pop("arguments", ())]
@@ -106,7 +107,7 @@ class Process:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-        wait_until(listens, "the gateway listens", 20)
+        wait_until(listens, "the gateway listens")
 
     def kill(self) -> None:
         self.process.kill()
@@ -114,13 +115,16 @@ class Process:
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=60)
         return self.process.returncode
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+@pytest.fixture
+def closed_url() -> Iterator[str]:
+    """An address that refuses connections; nobody else gets its port meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture

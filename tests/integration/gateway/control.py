@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from integration.gateway.ledger import Ledger
+from ports import free_port
 
 SYSTEM_KEY = "system-key"
 
@@ -83,8 +84,8 @@ class Control:
             allow_reuse_address = True
             daemon_threads = True
 
+        self.port = self.port or free_port()
         self._http = Http(("127.0.0.1", self.port), Handler)
-        self.port = self._http.server_address[1]
         self._sockets: set[socket.socket] = set()
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
         return self
@@ -168,7 +169,7 @@ class Control:
             self.changed.notify_all()
         return max(record["seq"] for record in batch["records"])
 
-    def wait_for_usage(self, count: int, within_s: float = 10.0) -> list[dict[str, Any]]:
+    def wait_for_usage(self, count: int, within_s: float = 60.0) -> list[dict[str, Any]]:
         """The records once there are `count`, in order."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.usage) >= count, within_s), f"{len(self.usage)} of {count}"
@@ -261,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = _serve
 
 
-def wait_until(claim: Callable[[], object], what: str, within_s: float = 10.0) -> None:
+def wait_until(claim: Callable[[], object], what: str, within_s: float = 60.0) -> None:
     """Return once the claim holds; fail naming it when it does not within the bound."""
     ends = time.monotonic() + within_s
     while not claim():

@@ -16,6 +16,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from ports import free_port
+
 PROMPT_TOKENS = 7
 CACHED_TOKENS = 3
 WORDS = ("Islands", " in", " a", " ring", ".")
@@ -61,8 +63,8 @@ class Engine:
             daemon_threads = True
             request_queue_size = 128
 
+        self.port = self.port or free_port()
         self._http = Http(("127.0.0.1", self.port), Handler)
-        self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
@@ -90,7 +92,7 @@ class Engine:
             self.active_most = max(self.active_most, self.active)
             self.changed.notify_all()
 
-    def wait_for(self, name: str, value: int, within_s: float = 5.0) -> None:
+    def wait_for(self, name: str, value: int, within_s: float = 60.0) -> None:
         """Return once the counter `name` has reached `value`."""
         with self.changed:
             reached = self.changed.wait_for(lambda: getattr(self, name) >= value, within_s)

@@ -50,7 +50,7 @@ class Ledger:
 
     def lease(self, ask: dict[str, Any]) -> dict[str, Any]:
         """The answer to a gateway's ask, as the contract has it."""
-        self._goes_on.wait(10)
+        self._goes_on.wait(60)
         with self._lock:
             self.asks += 1
             source, incarnation = ask["source"], ask["incarnation"]

@@ -182,7 +182,7 @@ def test_replica_killed_under_load_fails_no_request(start: Start, control: Contr
 
     def load(worker: int) -> None:
         with gateway.connect() as connection:
-            connection.settimeout(20)
+            connection.settimeout(60)
             while not stop.is_set():
                 connection.sendall(chat(stream=worker % 4 != 0))
                 data = read_until(connection, b"0\r\n\r\n" if worker % 4 else b'"usage"')
@@ -193,10 +193,10 @@ def test_replica_killed_under_load_fails_no_request(start: Start, control: Contr
     threads = [threading.Thread(target=load, args=(worker,)) for worker in range(16)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(answered) > 60, "load runs", 20)
+    wait_until(lambda: len(answered) > 60, "load runs")
     first.kill()
     before = len(answered)
-    wait_until(lambda: len(answered) > before + 120, "load goes on", 20)
+    wait_until(lambda: len(answered) > before + 120, "load goes on")
     stop.set()
     for thread in threads:
         thread.join()

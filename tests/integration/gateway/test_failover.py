@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import httpx
 import openai
 import pytest
 
+from atoll.serving.gateway import upstream
+from atoll.serving.router import circuit_break_s
 from integration.gateway.conftest import IMPATIENT, Running
 from integration.gateway.control import Control, wait_until
 from integration.gateway.engine import PROMPT_TOKENS, WORDS, Engine
@@ -23,12 +26,6 @@ def other() -> Iterator[Engine]:
     other = Engine().start()
     yield other
     other.stop()
-
-
-@pytest.fixture
-def closed_url() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
 def chat(gateway: Running, stream: bool = False) -> str:
@@ -137,7 +134,8 @@ def test_connection_that_went_stale_is_replaced_unseen(gateway: Running, engine:
     gateway.wait_for_rest()
 
 
-def test_connections_are_kept(gateway: Running, engine: Engine) -> None:
+def test_connections_are_kept(gateway: Running, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "KEPT_S", 600.0)
     for _ in range(5):
         chat(gateway)
     assert engine.connections == 1
@@ -172,7 +170,7 @@ def test_restarted_engine_is_found_again(gateway: Running, engine: Engine) -> No
         except openai.InternalServerError:
             return False
 
-    wait_until(answers, "the engine is used again", 4)
+    wait_until(answers, "the engine is used again")
 
 
 def test_broken_replica_is_left_alone_for_a_while(
@@ -180,9 +178,13 @@ def test_broken_replica_is_left_alone_for_a_while(
 ) -> None:
     control.add_model("tiny", [closed_url, engine.url])
     gateway = start()
+    since = time.monotonic()
     for _ in range(20):
         chat(gateway)
-    assert gateway.gateway.metrics.upstream_errors["tiny", "connect_failed"] < 10
+    failed = gateway.gateway.metrics.upstream_errors["tiny", "connect_failed"]
+    assert failed > 0
+    breaks_s = [circuit_break_s(failures) for failures in range(1, failed)]
+    assert sum(breaks_s) <= time.monotonic() - since
 
 
 def test_silent_engine_is_504_and_not_asked_twice(
@@ -211,12 +213,35 @@ def test_engine_dying_while_it_reads_the_prompt_is_replaced(
     first, second = (engine, other) if engine.active else (other, engine)
     second.hold_at = None
     first.stop()
-    asking.join(10)
+    asking.join(60)
     assert answers == ["".join(WORDS)]
     assert len(second.requests) == 1
     gateway.wait_for_rest()
     (record,) = control.wait_for_usage(1)
     assert (record["prompt_tokens"], record["completion_tokens"]) == (PROMPT_TOKENS, len(WORDS))
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_replica_that_ends_with_a_request_is_replaced_by_one_that_came_meanwhile(
+    start: Start, control: Control, engine: Engine, other: Engine, stream: bool, is_kept: bool
+) -> None:
+    """A rolling update: when the old replica loses the request, the gateway knows the new one already."""
+    control.add_model("tiny", [engine.url], hold={"queue_max": 9, "wait_s": 60})
+    gateway = start()
+    if is_kept:
+        chat(gateway)
+    engine.hold_at = -1 if stream else 0
+    answers: list[str] = []
+    asking = threading.Thread(target=lambda: answers.append(chat(gateway, stream)))
+    asking.start()
+    engine.wait_for("active", 1)
+    control.add_model("tiny", [other.url], hold={"queue_max": 9, "wait_s": 60})
+    gateway.follow(control)
+    engine.stop()
+    asking.join(60)
+    assert answers == ["".join(WORDS)]
+    gateway.wait_for_rest()
 
 
 def test_engine_dying_inside_an_event_leaves_nothing_of_it(start: Start, control: Control, engine: Engine) -> None:
@@ -225,8 +250,11 @@ def test_engine_dying_inside_an_event_leaves_nothing_of_it(start: Start, control
         control.add_model("tiny", [f"http://127.0.0.1:{listener.getsockname()[1]}", engine.url])
         gateway = start()
 
+        asked = threading.Event()
+
         def die_inside_an_event() -> None:
             connection, _ = listener.accept()
+            asked.set()
             with connection:
                 connection.recv(65536)
                 head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -234,6 +262,6 @@ def test_engine_dying_inside_an_event_leaves_nothing_of_it(start: Start, control
 
         dying = threading.Thread(target=die_inside_an_event)
         dying.start()
-        while dying.is_alive():
+        while not asked.is_set():
             assert chat(gateway, stream=True) == "".join(WORDS)
         dying.join()

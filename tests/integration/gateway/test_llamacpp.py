@@ -81,7 +81,7 @@ def last(stream: bytes, member: str) -> dict[str, Any]:
 
 
 def is_idle(llama: str) -> bool:
-    with socket.create_connection(("127.0.0.1", int(llama.rpartition(":")[2])), 5) as connection:
+    with socket.create_connection(("127.0.0.1", int(llama.rpartition(":")[2])), 60) as connection:
         connection.sendall(b"GET /slots HTTP/1.1\r\nauthorization: Bearer engine-key\r\nconnection: close\r\n\r\n")
         return b'"is_processing":true' not in read_to_end(connection)
 
@@ -157,8 +157,9 @@ def test_stream_outlives_a_killed_llamacpp(start: Callable[..., Running], contro
             connection.sendall(chat(stream=True, max_tokens=3000, ignore_eos=True, temperature=0))
             data = read_until(connection, b"data: {")
             data = read_until(connection, b'"content":"', data)
-            (asked,) = [c.handler for c in gateway.gateway.http.connections if c.handler is not None]
-            url = asked._relay.place.replica.url  # type: ignore[attr-defined]
+            connections = gateway.ask(lambda: list(gateway.gateway.http.connections))
+            (asked,) = [c.handler for c in connections if c.handler is not None]
+            url = asked._relay.place.replica.url
             next(process for address, process in (first, second) if address == url).kill()
             data = read_until(connection, b"0\r\n\r\n", data)
         events = [json.loads(line[6:]) for line in data.split(b"\n") if line.startswith(b"data: {")]

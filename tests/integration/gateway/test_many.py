@@ -121,7 +121,7 @@ async def crowd(process: Process, control: Control) -> float:
     return used_mb
 
 
-async def until(claim: object, within_s: float = 60.0) -> None:
+async def until(claim: object, within_s: float = 100.0) -> None:
     """Return once the claim holds."""
     assert callable(claim)
     async with asyncio.timeout(within_s):
@@ -137,7 +137,7 @@ def test_a_thousand_streams_take_little_memory_and_none_is_lost(
     try:
         used_mb = asyncio.run(crowd(process, control))
         assert used_mb < MEMORY_MB_MAX
-        records = control.wait_for_usage(STREAMS, 30)
+        records = control.wait_for_usage(STREAMS)
         assert {(r["status"], r["completion_tokens"]) for r in records} == {("ok", EVENTS)}
         wait_until(lambda: len(list(Path(f"/proc/{process.process.pid}/fd").iterdir())) < 60, "connections are closed")
     finally:

@@ -29,7 +29,7 @@ def test_record_says_who_what_how_long_and_at_what_price(
         client.chat.completions.create(model="tiny", messages=HELLO, extra_headers={"x-request-id": "mine-1"})
     (record,) = control.wait_for_usage(1)
     assert bill(record) == ("ok", PROMPT_TOKENS, len(WORDS), CACHED_TOKENS)
-    assert record["ts"] > 1.6e9 and 0 < record["duration_s"] < 10
+    assert record["ts"] > 1.6e9 and 0 < record["duration_s"] < 60
     expected = {
         "seq": 1,
         "request_id": "mine-1",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from atoll.serving.gateway.upstream import Patience
 from integration.gateway.conftest import IMPATIENT, KEY, Running
 from integration.gateway.control import Control
 from integration.gateway.wire import chat, read_answer, read_to_end, read_until
@@ -59,7 +60,7 @@ class Rude:
     def stop(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(10)
+        self._thread.join(60)
         for connection in self._kept:
             connection.close()
 
@@ -77,11 +78,11 @@ def rude() -> Iterator[Callable[..., Rude]]:
         engine.stop()
 
 
-def budgeted(control: Control, url: str, start: Start) -> Running:
+def budgeted(control: Control, url: str, start: Start, patience: Patience | None = None) -> Running:
     control.add_budget("b-1", {"tokens": 100_000})
     control.add_key(KEY, budgets={"default": ["b-1"]})
     control.add_model("tiny", [url], slots=2)
-    return start(patience=IMPATIENT)
+    return start(patience=patience)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_stall_before_the_first_token_is_504(
     start: Start, control: Control, rude: Callable[..., Rude], answer: bytes
 ) -> None:
     engine = rude(answer, stays=True)
-    gateway = budgeted(control, engine.url, start)
+    gateway = budgeted(control, engine.url, start, IMPATIENT)
     with gateway.connect() as connection:
         connection.sendall(chat(stream=answer == SSE, max_tokens=5))
         assert read_answer(connection)[0] == 504

@@ -19,7 +19,7 @@ from integration.gateway.wire import chat, post, read_answer, read_until
 
 Start = Callable[..., Running]
 HELLO = [{"role": "user", "content": "hello"}]
-HOLD = {"queue_max": 100, "wait_s": 20}
+HOLD = {"queue_max": 100, "wait_s": 60}
 
 
 def named(name: str, *, key: str = KEY, extra: bytes = b"", **fields: Any) -> bytes:
@@ -156,7 +156,7 @@ def test_unknown_priority_is_named(gateway: Running) -> None:
 
 
 def test_full_queue_is_429_with_the_number(start: Start, control: Control, engine: Engine) -> None:
-    control.add_model("tiny", [engine.url], slots=1, hold={"queue_max": 2, "wait_s": 20})
+    control.add_model("tiny", [engine.url], slots=1, hold={"queue_max": 2, "wait_s": 60})
     gateway = start()
     engine.hold_at = 0
     with gateway.connect() as first, gateway.connect() as last:
@@ -238,12 +238,19 @@ def test_request_wakes_a_sleeping_model_and_is_told_its_progress(
 
 
 def test_held_stream_that_nobody_can_serve_is_told_in_the_stream(start: Start, control: Control) -> None:
-    control.add_model("tiny", [], hold={"queue_max": 9, "wait_s": 1.5})
+    control.add_model("tiny", [], hold=HOLD)
     gateway = start()
+
+    def end_the_wait() -> None:
+        for desk in gateway.gateway.dispatch._waiting:
+            for ticket in desk.queue.order():
+                ticket.until_s = 0.0
+
     with gateway.connect() as connection:
         connection.sendall(chat(stream=True))
-        data = read_until(connection, b"queue_timeout")
-    assert b": starting, place 1\n\n" in data
+        data = read_until(connection, b": starting, place 1\n\n")
+        gateway.ask(end_the_wait)
+        read_until(connection, b"queue_timeout", data)
     gateway.wait_for_rest()
 
 

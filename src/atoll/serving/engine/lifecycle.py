@@ -177,19 +177,26 @@ def keep_watch(backend: Backend, stop: threading.Event, grace_s: float, health: 
         if failed >= health.failures:
             sys.stderr.write(f"no answer {failed} times in a row: giving up\n")
             return 1
-    drain(lambda: backend.in_flight(PROBE_TIMEOUT_S), max(0.0, grace_s - DRAIN_MARGIN_S))
+    drain(backend.in_flight, max(0.0, grace_s - DRAIN_MARGIN_S))
     return 0
 
 
-def drain(in_flight: Callable[[], int], limit_s: float) -> None:
-    """Return when no request is in flight, or after `limit_s` seconds."""
+def drain(in_flight: Callable[[float], int], limit_s: float) -> None:
+    """Return when no request is in flight, or after `limit_s` seconds; `in_flight` gets the seconds it may take.
+
+    An engine in the middle of a long step answers late. Nothing in flight counts when it is seen twice on end: a
+    request may have come and not be counted yet, or be finished and its answer not be sent yet.
+    """
     deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
+    was_quiet = False
+    while (left_s := deadline - time.monotonic()) > 0:
         try:
-            if not in_flight():
-                return
+            is_quiet = not in_flight(left_s)
         except Unavailable:
             return
+        if is_quiet and was_quiet:
+            return
+        was_quiet = is_quiet
         time.sleep(LOOK_EVERY_S)
 
 

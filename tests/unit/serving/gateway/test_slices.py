@@ -348,7 +348,7 @@ def test_closed_process_begins_anew_and_serves_on(control: Control) -> None:
         purse.adopt({"t": TOKENS_ONLY})
         purse.wait(("t",), 10, 0, "", results.append)
         running = asyncio.create_task(purse.run(client, Origin(control.url), SYSTEM_KEY))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not results:
                 await asyncio.sleep(0.005)
         running.cancel()
@@ -371,9 +371,11 @@ def test_request_that_waits_for_a_centre_that_is_gone_is_told_so() -> None:
     async def live() -> None:
         client, purse = Client(), Purse("source", 0)
         purse.adopt({"t": TOKENS_ONLY})
-        purse.wait(("t",), 10, 0, "", results.append, 0.3)
         running = asyncio.create_task(purse.run(client, Origin("http://127.0.0.1:9"), SYSTEM_KEY))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
+            while purse._away_since is None:
+                await asyncio.sleep(0.005)
+            purse.wait(("t",), 10, 0, "", results.append, 0.3)
             while not results:
                 await asyncio.sleep(0.005)
         running.cancel()
