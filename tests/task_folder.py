@@ -53,7 +53,7 @@ class TaskFolder:
             return subprocess.Popen(command, cwd=self.path, env=settings, stdout=log, stderr=log)
 
     def run(
-        self, task_input: dict[str, Any], timeout_s: float = 60.0, **environment: str
+        self, task_input: dict[str, Any], timeout_s: float = 180.0, **environment: str
     ) -> tuple[int, dict[str, Any]]:
         """Run the engine to its end; its exit code and result (empty when it left none)."""
         self.prepare(task_input)

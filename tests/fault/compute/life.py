@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ SLEEPER = ("sh", "-c", "echo started >> starts; exec sleep 600")
 ESCAPER = "import os,sys,time\nif os.fork() == 0:\n os.setsid()\n{}\n time.sleep(600)\ntime.sleep({})\n"
 
 
-def until(condition: Callable[[], T], within_s: float = 20.0, what: str = "") -> T:
+def until(condition: Callable[[], T], within_s: float = 60.0, what: str = "") -> T:
     """The first true value of `condition`, which must come within `within_s`."""
     deadline = time.monotonic() + within_s
     while True:
@@ -39,14 +40,15 @@ def unique() -> str:
 
 
 def spec(*command: str, uid: str = "", **fields: Any) -> TaskSpec:
-    return TaskSpec(uid or unique(), fields.pop("epoch", 1), command, **fields)
+    """A task, with a grace that no stall of the machine uses up."""
+    return TaskSpec(uid or unique(), fields.pop("epoch", 1), command, **{"stop_grace_s": 60.0, **fields})
 
 
 def report(runtime: ProcessRuntime, uid: str) -> TaskReport:
     return next(report for report in runtime.observe() if report.uid == uid)
 
 
-def reaches(runtime: ProcessRuntime, uid: str, state: str, within_s: float = 20.0) -> TaskReport:
+def reaches(runtime: ProcessRuntime, uid: str, state: str, within_s: float = 60.0) -> TaskReport:
     """The report of `uid` once it is in `state`; fails at once when it ended in another."""
 
     def look() -> TaskReport | None:
@@ -93,5 +95,6 @@ def record(path: Path) -> dict[str, Any]:
 
 
 def kill(pid: int) -> None:
-    """kill -9."""
-    os.kill(pid, signal.SIGKILL)
+    """kill -9; one that is gone meanwhile, as a task's command is with its shim, stays gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -14,16 +15,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from atoll.compute.runtime.contact import contact_path
+from atoll.compute.runtime.shim import Contact
 from fault.compute.life import unique, until
 
 KEY = "sk-test"
 
 
 class Peer:
-    """`want`, `stop` and `drop` change what the agent is told; `latest` and `history` are what it told."""
+    """`want`, `stop` and `drop` change what the agent is told; `latest` and `history` are what it told.
 
-    def __init__(self, lease_ttl_s: float = 15.0) -> None:
+    It answers a sync within `answer_within_s` if that is less than the agent would wait: contact is that fresh.
+    """
+
+    def __init__(self, lease_ttl_s: float = 60.0, answer_within_s: float = float("inf")) -> None:
         self.lease_ttl_s = lease_ttl_s
+        self.answer_within_s = answer_within_s
         self.wanted: dict[str, dict[str, Any]] = {}
         self.latest: dict[str, dict[str, Any]] = {}
         self.history: list[tuple[float, str, str]] = []
@@ -37,7 +44,10 @@ class Peer:
         self.refusal: tuple[int, str] | None = None
         self._changed = threading.Condition()
         self._is_open = False
-        self._port = 0
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", 0))  # never listens: keeps the port from others while nobody serves there
+        self._port = self._place.getsockname()[1]
         self.open()
 
     # -- what the test does -------------------------------------------------------------------------------------
@@ -62,7 +72,6 @@ class Peer:
                 """Agents are killed in the middle of requests here."""
 
         self._server = Server(("127.0.0.1", self._port), Handler)
-        self._port = self._server.server_address[1]
         self._is_open = True
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -74,11 +83,17 @@ class Peer:
         self._server.shutdown()
         self._server.server_close()
 
+    def leave(self) -> None:
+        """Close for good."""
+        if self._is_open:
+            self.close()
+        self._place.close()
+
     def want(self, *command: str, **fields: Any) -> str:
         """A new task for the node; its uid."""
         uid = fields.pop("uid", None) or unique()
         task = {"epoch": 1, "workload_uid": f"w-{uid}", "workload": "job", "role": "worker", "index": 0, "rank": 0}
-        more = {"world_size": 1, "env": {}, "input": {}, "resources": {"cpu": 1.0}, "stop_grace_s": 5, "stop": False}
+        more = {"world_size": 1, "env": {}, "input": {}, "resources": {"cpu": 1.0}, "stop_grace_s": 60, "stop": False}
         with self._changed:
             self.wanted[uid] = {"uid": uid, "project": "default", **task, **more, "command": list(command), **fields}
             self._changed.notify_all()
@@ -107,7 +122,7 @@ class Peer:
         answer = until(lambda: self.logs.get(name), what="the log")
         return {**answer, "data": base64.b64decode(answer["data"])}
 
-    def reaches(self, uid: str, state: str, within_s: float = 20.0) -> dict[str, Any]:
+    def reaches(self, uid: str, state: str, within_s: float = 60.0) -> dict[str, Any]:
         """The agent's report of `uid` once it says `state`."""
 
         def look() -> dict[str, Any] | None:
@@ -137,7 +152,7 @@ class Peer:
         return 200, self._sync(body)
 
     def _sync(self, body: dict[str, Any]) -> dict[str, Any]:
-        deadline = time.monotonic() + body["wait_s"]
+        deadline = time.monotonic() + min(body["wait_s"], self.answer_within_s)
         with self._changed:
             self.syncs.append(body)
             if self.forgets_unknown:
@@ -198,6 +213,16 @@ class AgentProcess:
         return self.home / "agent" / "tasks"
 
     @property
+    def contact(self) -> Path:
+        """Its contact file."""
+        return contact_path(self.home / "agent")
+
+    @property
+    def contact_s(self) -> float:
+        """The last contact it noted, on the clock of sleeping machines."""
+        return self.contact.stat().st_mtime_ns / 1e9
+
+    @property
     def pid(self) -> int:
         assert self.process is not None
         return self.process.pid
@@ -219,18 +244,24 @@ class AgentProcess:
         until(lambda: len(self.peer.registrations) > before and self.peer.syncs, what=self.words())
         return self
 
+    def shorten_lease(self, ttl_s: float) -> None:
+        """Only now, so that a slow start of a task costs no lease. The peer must answer soon: old contact is stale."""
+        assert self.peer.answer_within_s <= 0.5
+        self.peer.lease_ttl_s = ttl_s
+        until(lambda: Contact(str(self.contact)).lease_ttl_s == ttl_s, what="the shorter lease")
+
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
 
-    def end(self, within_s: float = 30.0) -> int:
+    def end(self, within_s: float = 60.0) -> int:
         """SIGTERM; its exit code."""
         assert self.process is not None
         self.process.terminate()
         return self.process.wait(within_s)
 
-    def ends(self, within_s: float = 20.0) -> int:
+    def ends(self, within_s: float = 60.0) -> int:
         """Its exit code, when it ends by itself."""
         assert self.process is not None
         return self.process.wait(within_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from atoll.compute.runtime.shim import lease_clock_s
 from fault.compute.life import SLEEPER, is_alive, kill, processes_of, record, unique, until, written
 from fault.compute.peer import AgentProcess, Peer
 
@@ -24,8 +26,7 @@ STUBBORN = ("sh", "-c", "trap '' TERM; echo started >> starts; while :; do sleep
 def peer() -> Iterator[Peer]:
     made = Peer()
     yield made
-    if made._is_open:
-        made.close()
+    made.leave()
 
 
 @pytest.fixture
@@ -55,6 +56,15 @@ def starts(agent: AgentProcess, uid: str) -> int:
     return written(agent.tasks / uid / "starts").count("started")
 
 
+def open_files(pid: int) -> list[str]:
+    """What `pid` has open, but for what it closes while we look."""
+    found = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(path))
+    return found
+
+
 def identity(agent: AgentProcess, uid: str) -> dict[str, int]:
     return record(agent.tasks / uid / "shim.json")
 
@@ -81,7 +91,7 @@ def test_a_wanted_task_runs_and_its_end_is_told(agent: AgentProcess, peer: Peer)
 
 
 def test_changes_are_told_at_once(agent: AgentProcess, peer: Peer) -> None:
-    """A start and an end cross the waiting sync; the bound leaves room for a busy machine."""
+    """A start and an end cross the waiting sync, which would take ten seconds; the bound is for a busy machine."""
     agent.joined()
     delays = []
     for _ in range(5):
@@ -89,7 +99,7 @@ def test_changes_are_told_at_once(agent: AgentProcess, peer: Peer) -> None:
         uid = peer.want("sh", "-c", "read line < /dev/null; exit 1")
         peer.reaches(uid, "failed")
         delays.append(time.monotonic() - asked)
-    assert sorted(delays)[2] < 1.5
+    assert sorted(delays)[2] < 5
 
 
 def test_progress_is_told_while_it_runs(agent: AgentProcess, peer: Peer) -> None:
@@ -252,12 +262,13 @@ def test_an_agent_asked_to_end_leaves_its_tasks(agent: AgentProcess, peer: Peer)
 
 def test_an_agent_asked_to_end_with_its_tasks_stops_them_side_by_side(obedient: AgentProcess, peer: Peer) -> None:
     obedient.joined()
-    uids = [peer.want(*STUBBORN, stop_grace_s=1) for _ in range(3)]
+    uids = [peer.want(*STUBBORN, stop_grace_s=3) for _ in range(3)]
     for uid in uids:
         starts(obedient, uid)
-    began = time.monotonic()
     assert obedient.end() == 0
-    assert time.monotonic() - began < 2.9, "one after the other would take three seconds"
+    asked_at = [(obedient.tasks / uid / "stop.json").stat().st_mtime for uid in uids]
+    ended_at = [record(obedient.tasks / uid / "exit.json")["ended_at"] for uid in uids]
+    assert max(asked_at) < min(ended_at), "all were asked before one had ended"
     for uid in uids:
         told = peer.latest[uid]
         assert told["state"] == "failed"
@@ -280,8 +291,8 @@ def test_an_agent_ends_with_its_parent_and_leaves_its_tasks(agent: AgentProcess,
     os.close(ours)
     uid = peer.want("sh", "-c", "ls -l /proc/self/fd > fds; exec sleep 600")
     pid = peer.reaches(uid, "running")["pid"]
-    shim = identity(agent, uid)["shim_pid"]
-    assert f"pipe:[{os.fstat(theirs).st_ino}]" not in [os.readlink(f) for f in Path(f"/proc/{shim}/fd").iterdir()]
+    written(agent.tasks / uid / "fds")
+    assert f"pipe:[{os.fstat(theirs).st_ino}]" not in open_files(identity(agent, uid)["shim_pid"])
     os.close(theirs)
     assert agent.ends() == 0
     assert is_alive(pid)
@@ -360,31 +371,32 @@ def test_a_changed_key_file_takes_effect(agent: AgentProcess, peer: Peer, tmp_pa
 
 
 def test_fenced_tasks_stop_when_the_lease_ends_and_others_go_on(agent: AgentProcess, peer: Peer) -> None:
-    peer.lease_ttl_s = 1.0
+    peer.answer_within_s = 0.5
     agent.joined()
     fenced = peer.want(*STUBBORN, on_partition="stop", stop_grace_s=600)
     free = peer.want(*SLEEPER, on_partition="continue")
     for uid in (fenced, free):
         starts(agent, uid)
         peer.reaches(uid, "running")
-    cut = time.monotonic()
+    agent.shorten_lease(4.0)
     peer.close()
     until((agent.tasks / fenced / "exit.json").exists, what="the fenced task ends")
-    assert time.monotonic() - cut > 0.3
+    assert lease_clock_s(False) - agent.contact_s > 4.0
     until(lambda: not processes_of(fenced))
-    assert len(processes_of(free)) == 2
+    until(lambda: len(processes_of(free)) == 2)
     peer.open()
-    assert peer.reaches(fenced, "failed")["reason"].startswith("stopped: no contact with the centre for 1 s, killed")
+    assert peer.reaches(fenced, "failed")["reason"].startswith("stopped: no contact with the centre for 4 s, killed")
     assert peer.latest[free]["state"] == "running"
 
 
 def test_a_centre_that_hangs_counts_as_gone(agent: AgentProcess, peer: Peer) -> None:
     """Its socket accepts and says nothing: the lease must end all the same."""
-    peer.lease_ttl_s = 1.0
+    peer.answer_within_s = 0.5
     agent.joined()
     fenced = peer.want(*SLEEPER, on_partition="stop")
     starts(agent, fenced)
     peer.reaches(fenced, "running")
+    agent.shorten_lease(4.0)
     answer: Callable[..., object] = peer.answer
     peer.answer = lambda *_: time.sleep(30) or (503, {})  # type: ignore[method-assign,assignment,return-value]
     until((agent.tasks / fenced / "exit.json").exists, what="the fenced task ends")

@@ -123,7 +123,7 @@ def test_a_post_that_waits_fails_at_once_when_the_connection_is_ended(serve: Ser
 
         def post() -> None:
             try:
-                one.post("x", {}, answer_timeout_s=60)
+                one.post("x", {}, answer_timeout_s=600)
             except AtollError as error:
                 failures.append(error)
 
@@ -133,7 +133,7 @@ def test_a_post_that_waits_fails_at_once_when_the_connection_is_ended(serve: Ser
         connection, _ = silent.accept()
         connection.recv(1)
         one.end()
-        thread.join(10)
+        thread.join(60)
         connection.close()
         one.close()
         assert isinstance(failures[0], Unavailable)

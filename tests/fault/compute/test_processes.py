@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from atoll.compute.runtime.proc import Family, members
 from atoll.compute.runtime.processes import ProcessRuntime
 from atoll.compute.runtime.shim import boot_id
 from atoll.core.errors import Conflict, Invalid, NotFound
@@ -213,7 +214,7 @@ def test_a_later_runtime_adopts_the_task_with_its_process(make: Make, tmp_path: 
 def test_an_end_rings_the_alarm(make: Make) -> None:
     runtime, task = make(), spec("sh", "-c", "read line < /dev/null; sleep 0.2")
     runtime.start(task)
-    ready, _, _ = select.select(runtime.alarms(), [], [], 20)
+    ready, _, _ = select.select(runtime.alarms(), [], [], 60)
     assert ready
     assert report(runtime, task.uid).state == "succeeded"
     assert list(runtime.alarms()) == []
@@ -298,6 +299,21 @@ def test_a_dead_shims_clean_up_spares_other_tasks(make: Make, tmp_path: Path) ->
     finally:
         kill(later)
         os.waitpid(later, 0)
+
+
+def test_a_process_in_the_midst_of_an_exec_is_known(tmp_path: Path) -> None:
+    """Its environment is empty then for some microseconds; this one does little else."""
+    script = tmp_path / "again.sh"
+    script.write_text('exec sh "$0"')
+    env = {"PATH": os.environ["PATH"], "ATOLL_TASK_UID": unique(), "ATOLL_TASK_EPOCH": "1"}
+    family = Family(env["ATOLL_TASK_UID"], 1, 0, 0)
+    pid = os.posix_spawnp("sh", ["sh", str(script)], env)
+    try:
+        until(lambda: members(family))
+        assert not [n for n in range(150) if list(members(family)) != [pid]]
+    finally:
+        kill(pid)
+        os.waitpid(pid, 0)
 
 
 def test_a_shim_that_breaks_leaves_its_last_words(make: Make, tmp_path: Path) -> None:
@@ -401,9 +417,11 @@ put("result.json", {"answer": 42})
 def test_garbage_in_a_tasks_files_is_a_reason(make: Make) -> None:
     runtime, task = make(), spec("sh", "-c", "echo '{{{' > progress.json; mkfifo endpoint.json; exec sleep 600")
     runtime.start(task)
-    told = until(lambda: r if "endpoint.json" in (r := report(runtime, task.uid)).reason else None)
+    until(lambda: "endpoint.json" in report(runtime, task.uid).reason)
+    told = report(runtime, task.uid)  # this one looked at progress.json when endpoint.json was there
     assert told.state == "running"
     assert "progress.json is not JSON" in told.reason
+    assert "endpoint.json" in told.reason
 
 
 def test_a_task_cannot_declare_itself_ended(make: Make) -> None:

@@ -37,7 +37,7 @@ class Shim:
 
     def start(self, *command: str, preexec: Any = None, **fields: Any) -> subprocess.Popen[bytes]:
         self.folder.mkdir(exist_ok=True)
-        task = {"uid": self.uid, "epoch": 1, "command": command, "env": {}, "stop_grace_s": 5, **fields}
+        task = {"uid": self.uid, "epoch": 1, "command": command, "env": {}, "stop_grace_s": 60, **fields}
         (self.folder / "task.json").write_text(json.dumps(task))
         env = {"PATH": os.environ["PATH"], "ATOLL_TASK_UID": self.uid, "ATOLL_TASK_EPOCH": "1"}
         self.process = subprocess.Popen([*SHIM, str(self.folder)], env=env, preexec_fn=preexec, stderr=subprocess.PIPE)
@@ -46,7 +46,7 @@ class Shim:
     def run(self, *command: str, **fields: Any) -> dict[str, Any]:
         """Run to the end; the exit record."""
         process = self.start(*command, **fields)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, b"")
         return record(self.folder / "exit.json")
 
@@ -98,7 +98,7 @@ def test_a_command_that_cannot_start_says_why(task: Shim, command: list[str], re
 
 def test_a_task_file_that_is_not_whole_is_a_reason_too(task: Shim) -> None:
     process = task.start("true", env=[1])
-    process.wait(30)
+    process.wait(60)
     assert "cannot start" in record(task.folder / "exit.json")["reason"]
 
 
@@ -135,7 +135,7 @@ def test_the_environment_is_the_starters_the_tasks_and_never_a_false_identity(ta
 def test_a_second_shim_on_a_living_task_gives_way(task: Shim) -> None:
     task.start("sleep", "600")
     assert task.identity
-    second = subprocess.run([*SHIM, str(task.folder)], capture_output=True, timeout=30, check=False)
+    second = subprocess.run([*SHIM, str(task.folder)], capture_output=True, timeout=60, check=False)
     assert second.returncode == shim.REFUSED
     assert b"another shim holds the lock" in second.stderr
     assert is_alive(task.identity["child_pid"])
@@ -143,21 +143,21 @@ def test_a_second_shim_on_a_living_task_gives_way(task: Shim) -> None:
 
 def test_a_second_shim_on_an_ended_task_gives_way(task: Shim) -> None:
     task.run("sh", "-c", "echo x >> starts")
-    second = subprocess.run([*SHIM, str(task.folder)], capture_output=True, timeout=30, check=False)
+    second = subprocess.run([*SHIM, str(task.folder)], capture_output=True, timeout=60, check=False)
     assert second.returncode == shim.REFUSED
     assert (task.folder / "starts").read_text() == "x\n"
 
 
 def test_the_lock_is_held_exactly_while_the_task_lives(task: Shim) -> None:
+    task.folder.mkdir()
+    os.mkfifo(task.folder / "gate")
     process = task.start("sh", "-c", "read line < gate")
     assert task.identity
     with (task.folder / "lock").open() as lock:
         with pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        os.mkfifo(task.folder / "gate2")
-        (task.folder / "gate").exists()
         process.terminate()
-        process.wait(30)
+        process.wait(60)
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
@@ -168,7 +168,7 @@ def test_a_stop_reaches_the_whole_group_and_is_graceful(task: Shim) -> None:
     process = task.start("sh", "-c", script)
     until(lambda: (task.folder / "output.log").exists() and "up" in task.output)
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     ended = record(task.folder / "exit.json")
     assert (ended["exit_code"], ended["stopped"], ended["forced"]) == (0, True, False)
     assert "bye" in task.output
@@ -179,7 +179,7 @@ def test_a_command_that_ignores_the_stop_is_killed_after_its_grace(task: Shim) -
     until(lambda: (task.folder / "output.log").exists() and "up" in task.output)
     process.terminate()
     process.terminate()
-    process.wait(30)
+    process.wait(60)
     ended = record(task.folder / "exit.json")
     assert (ended["signal"], ended["stopped"], ended["forced"]) == (9, True, True)
     assert processes_of(task.uid) == []
@@ -190,7 +190,7 @@ def test_a_grace_can_be_cut_short(task: Shim) -> None:
     until(lambda: (task.folder / "output.log").exists() and "up" in task.output)
     process.terminate()
     process.send_signal(signal.SIGUSR1)
-    process.wait(30)
+    process.wait(60)
     assert record(task.folder / "exit.json")["forced"] is True
 
 
@@ -198,7 +198,7 @@ def test_a_command_that_is_suspended_can_still_be_ended(task: Shim) -> None:
     process = task.start("sleep", "600", stop_grace_s=0.2)
     os.kill(task.identity["child_pid"], signal.SIGSTOP)
     process.terminate()
-    process.wait(30)
+    process.wait(60)
     assert record(task.folder / "exit.json")["signal"] in (9, 15)
 
 
@@ -242,7 +242,7 @@ def test_a_killed_shim_takes_the_command_with_it(task: Shim) -> None:
     process = task.start("sleep", "600")
     child = task.identity["child_pid"]
     process.kill()
-    process.wait(30)
+    process.wait(60)
     until(lambda: not is_alive(child), what="the command dies")
     assert not (task.folder / "exit.json").exists()
 
@@ -279,7 +279,7 @@ def test_a_flood_of_output_does_not_keep_a_task_from_being_stopped(task: Shim) -
     process = task.start("sh", "-c", "trap '' TERM; yes", stop_grace_s=0.2, log_bytes_max=1 << 20)
     until(lambda: (task.folder / "output.log").exists() and (task.folder / "output.log").stat().st_size > 4096)
     process.terminate()
-    process.wait(30)
+    process.wait(60)
     assert sum(path.stat().st_size for path in task.folder.glob("output.log*")) <= 2 << 20
 
 

@@ -12,10 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from atoll.compute.runtime import contact as contact_module
+from atoll.compute.runtime import shim as shim_module
 from atoll.compute.runtime.contact import ContactFile, contact_path
 from atoll.compute.runtime.shim import Contact, lease_clock_s, renewed
 from atoll.core.errors import ResourceExhausted
 from atoll.core.files import read_json, write_json
+
+
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both lease clocks stand still, so that a stall of the machine is no time."""
+    now_s = {is_centre_here: lease_clock_s(is_centre_here) for is_centre_here in (False, True)}
+    for module in (contact_module, shim_module):
+        monkeypatch.setattr(module, "lease_clock_s", now_s.__getitem__)
 
 
 def seen(home: Path) -> Contact:

@@ -95,7 +95,7 @@ def test_a_pipe_or_a_link_in_place_of_a_file_does_not_hold_anyone(folder: TaskFo
         ),
     ),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 def test_no_content_of_any_file_breaks_a_report(folder: TaskFolder, name: str, content: bytes) -> None:
     (folder.path / name).write_bytes(content)
     folder.report_alive(folder.spec())
@@ -123,7 +123,7 @@ def test_the_tail_has_twenty_lines(folder: TaskFolder) -> None:
 
 
 @given(offset=st.integers(-40, 60), limit=st.integers(0, 60))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 def test_a_cut_log_reads_as_one_stream(folder: TaskFolder, offset: int, limit: int) -> None:
     stream = bytes(range(48, 78))
     (folder.path / "output.log.20").write_bytes(stream[10:20])

@@ -47,7 +47,8 @@ def test_new_log_lines_alone_are_no_news() -> None:
     assert outbox.due() == []
 
 
-def test_progress_alone_waits_and_a_new_state_does_not() -> None:
+def test_progress_alone_waits_and_a_new_state_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROGRESS_EVERY_S", 600.0)
     outbox = told(RUNNING)
     progress = replace(RUNNING, progress={"done": 1})
     assert outbox.update([progress])

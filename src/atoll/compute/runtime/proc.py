@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from atoll.compute.runtime.shim import start_ticks, stat_fields
 
 _ZOMBIE = (b"Z", b"X")
+_IN_EXEC = b"0"
+EXEC_TRIES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,30 @@ def _is_reused(table: dict[int, Process], family: Family) -> bool:
 def _mark(pid: int) -> tuple[str, str] | None:
     """The uid and epoch in the environment `pid` was started with; None when there are none, or none we may read."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            pairs = (entry.partition(b"=") for entry in file.read().split(b"\0"))
+        pairs = (entry.partition(b"=") for entry in _environ(pid).split(b"\0"))
     except OSError:
         return None
     env = {name: value.decode(errors="replace") for name, _, value in pairs if name.startswith(b"ATOLL_TASK_")}
     uid = env.get(b"ATOLL_TASK_UID")
     return (uid, env.get(b"ATOLL_TASK_EPOCH", "")) if uid else None
+
+
+def _environ(pid: int) -> bytes:
+    """The environment of `pid`, which a process shows none of in the midst of an exec: then it is read again."""
+    for _ in range(EXEC_TRIES):
+        before = _environ_end(pid)
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            data = file.read()
+        if data or before == _environ_end(pid) != _IN_EXEC:
+            return data
+        time.sleep(0.0002)
+    return b""
+
+
+def _environ_end(pid: int) -> bytes:
+    """Where the environment of `pid` ends in its memory; empty for one without memory: it ends, or is the kernel's."""
+    fields = stat_fields(pid)
+    return fields[48] if fields and fields[20] != b"0" else b""
 
 
 def _with_descendants(found: set[int], table: dict[int, Process]) -> set[int]:
