@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Callable, Generator, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from atoll.core.clock import VirtualClock
 from atoll.core.database import Database
@@ -17,6 +19,12 @@ from atoll.core.store import Store
 if TYPE_CHECKING:
     import postgres
 
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("seeking", settings.get_profile("patient"), derandomize=False)
+settings.load_profile("seeking" if os.environ.get("ATOLL_TEST_SEEK") else "patient")
+"""Patient, else an example fails when the machine stalls for a fifth of a second, which says nothing about the product;
+and the same examples every time, so that a change is judged by itself: new ones are sought by `make soak`."""
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """A shell that starts us in the background has it ignored; children would inherit that, and never see Ctrl-C."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from atoll.core.database import Database
 
-START_S = 30.0
+START_S = 120.0
 _PR_SET_PDEATHSIG = 1
 _QUICK = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=16MB", "max_connections=60")
 
@@ -91,7 +91,7 @@ class Cluster:
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGINT)
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=120)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _connect(self, name: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import openai
 
 from atoll.core.resources import Resource
 from atoll.sdk import Client, resolve_credentials
+from ports import free_port as free_port
 
 T = TypeVar("T")
 ATOLL = str(Path(sys.executable).with_name("atoll"))
@@ -43,12 +43,6 @@ def until(condition: Callable[[], T], what: str, limit_s: float = 60.0) -> T:
         time.sleep(0.05)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def processes(home: Path, needle: str) -> list[int]:
     """Pids whose command line holds `needle` and that belong to `home` by command line or environment."""
     found = []
@@ -61,6 +55,17 @@ def processes(home: Path, needle: str) -> list[int]:
                 if needle in words and str(home).encode() in around and state != "Z":
                     found.append(int(entry.name))
     return found
+
+
+def files_of(folder: Path) -> Iterator[tuple[Path, bytes]]:
+    """Every file below `folder` with its bytes; what others take away meanwhile is left out."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            data = None
+            with contextlib.suppress(FileNotFoundError):
+                data = path.read_bytes() if path.is_file() else None
+            if data is not None:
+                yield path, data
 
 
 @dataclass
@@ -97,10 +102,16 @@ class Platform:
     def is_healthy(self) -> bool:
         """Whether /healthz answers well."""
         try:
-            with urllib.request.urlopen(f"{self.address}/healthz", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.address}/healthz", timeout=10) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+    def is_answering(self) -> bool:
+        """Whether the server behind the door answers, and knows a node."""
+        with contextlib.suppress(Exception), self.client() as client:
+            return bool(client.status()["nodes"])
+        return False
 
     def stop(self) -> int:
         """Ctrl-C, and wait."""
@@ -133,7 +144,7 @@ class Platform:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         if "up" in roles and self.process is not None:
-            self.process.wait(10)
+            self.process.wait(60)
 
     def client(self) -> Client:
         return Client.connect(resolve_credentials(home=self.home, environment={}))
@@ -157,7 +168,13 @@ class Platform:
             return client.find(kind, name)
         return None
 
-    def reaches(self, kind: str, name: str, *phases: str, limit_s: float = 90.0) -> Resource:
+    def is_gone(self, kind: str, name: str) -> bool:
+        """Whether the centre says that there is no such resource; not while nobody answers."""
+        with contextlib.suppress(Exception), self.client() as client:
+            return client.find(kind, name) is None
+        return False
+
+    def reaches(self, kind: str, name: str, *phases: str, limit_s: float = 180.0) -> Resource:
         """The resource once its phase is one of `phases`."""
 
         def reached() -> Resource | None:
@@ -165,6 +182,18 @@ class Platform:
             return found if found is not None and found.phase in phases else None
 
         return until(reached, f"{kind} {name} to be {' or '.join(phases)}", limit_s)
+
+    def knows(self, model: str, key: str = "", *, is_ready: bool = False) -> None:
+        """Wait until the gateway lets the key use the model; it is told of all changes a moment after the server."""
+        with self.openai(key, retries=3) as door:
+
+            def is_known() -> bool:
+                with contextlib.suppress(openai.AuthenticationError):
+                    ready = {m.id: (m.model_extra or {})["ready"] for m in door.models.list()}
+                    return model in ready and (ready[model] or not is_ready)
+                return False
+
+            until(is_known, f"the gateway to know {model}")
 
     def tasks(self) -> list[Resource]:
         with self.client() as client:
@@ -177,15 +206,14 @@ class Platform:
             for kind in ("Deployment", "Replica", "Workload", "Task"):
                 told += [_line(kind, found) for found in client.find_all(kind).items]
         for log in [self.home / "up.log", *sorted((self.home / "logs").glob("*"))]:
-            told += [f"{log.name}:", *log.read_text(errors="replace").splitlines()[-LOG_LINES:]]
+            with contextlib.suppress(OSError):
+                told += [f"{log.name}:", *log.read_text(errors="replace").splitlines()[-LOG_LINES:]]
         return "\n".join(told)
 
     def _is_up(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.home / "up.log").read_text()
-        with contextlib.suppress(Exception), self.client() as client:
-            return bool(client.status()["nodes"])
-        return False
+        return self.is_answering()
 
 
 def _line(kind: str, found: Resource) -> str:

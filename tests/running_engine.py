@@ -16,11 +16,11 @@ import openai
 from task_folder import TaskFolder
 
 MODULE = "atoll.serving.engine.llamacpp"
-READY_WITHIN_S = 60.0
-ENDS_WITHIN_S = 20.0
+READY_WITHIN_S = 180.0
+ENDS_WITHIN_S = 60.0
 
 
-def wait_until(claim: Callable[[], object], what: str, within_s: float = 20.0) -> None:
+def wait_until(claim: Callable[[], object], what: str, within_s: float = 60.0) -> None:
     """Return once `claim` holds; fail, naming `what`, when it does not within `within_s` seconds."""
     deadline = time.monotonic() + within_s
     while not claim():

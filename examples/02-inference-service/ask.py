@@ -54,6 +54,7 @@ def answer_as_schema(client: openai.OpenAI) -> None:
         model="default",
         messages=[{"role": "user", "content": "Name a city and how many people live there."}],
         max_tokens=80,
+        temperature=0,
         response_format={"type": "json_schema", "json_schema": {"name": "city", "schema": CITY, "strict": True}},
     )
     print("schema:", json.loads(answer.choices[0].message.content or ""))
@@ -65,6 +66,7 @@ def call_tool(client: openai.OpenAI) -> None:
         model="default",
         messages=[{"role": "user", "content": "What is the weather in Oslo?"}],
         max_tokens=80,
+        temperature=0,
         tools=[WEATHER],  # type: ignore[list-item]
         tool_choice="required",
     )

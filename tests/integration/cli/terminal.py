@@ -35,7 +35,7 @@ class Terminal:
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(LIMIT_S)
         os.close(self._fd)
 
     @property
@@ -48,7 +48,8 @@ class Terminal:
         deadline = time.monotonic() + LIMIT_S
         while self.text.count(words) < times:
             assert time.monotonic() < deadline, f"never showed {words!r}: {self.text}"
-            assert self._read() or self.process.poll() is None, f"ended without {words!r}: {self.text}"
+            has_ended = self.process.poll() is not None
+            assert self._read() or not has_ended, f"ended without {words!r}: {self.text}"
         return self.text
 
     def type(self, text: str) -> None:
@@ -60,9 +61,11 @@ class Terminal:
     def end(self) -> int:
         """Read to the end; the exit code."""
         deadline = time.monotonic() + LIMIT_S
-        while self._read() or self.process.poll() is None:
+        has_ended = False
+        while self._read() or not has_ended:
             assert time.monotonic() < deadline, f"does not end: {self.text}"
-        return self.process.wait(10)
+            has_ended = self.process.poll() is not None  # what it showed last is read after that
+        return self.process.wait(LIMIT_S)
 
     def _read(self) -> bool:
         ready, _, _ = select.select([self._fd], [], [], 0.2)

@@ -35,6 +35,7 @@ def workload(name: str, code: str = "print(1)", team: str = "web") -> str:
 
 
 def test_status_shows_the_node_and_the_counts(atoll: Atoll, up: Platform) -> None:
+    until(lambda: "schedulable" in atoll("status").stdout, "the node to be looked at")
     text = atoll("status").stdout
     assert up.address in text
     assert "schedulable" in text
@@ -145,7 +146,7 @@ def test_logs_end_with_the_task_and_begin_at_the_tail(atoll: Atoll, up: Platform
 def test_delete_waits_until_the_task_is_gone(atoll: Atoll, up: Platform) -> None:
     atoll("apply", "-f", "-", "--yes", text=workload("long", code="import time; time.sleep(600)"))
     up.reaches("Workload", "long", "running")
-    assert atoll("delete", "workload", "long", "--wait", "--timeout", "30").stdout == "Workload long is gone\n"
+    assert atoll("delete", "workload", "long", "--wait", "--timeout", "120").stdout == "Workload long is gone\n"
     assert not [t for t in up.tasks() if t.spec["workload"] == "long"]
     atoll("delete", "workload", "long", code=1)
 
@@ -183,8 +184,8 @@ class Watching:
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
-        self.process.wait(10)
-        self._reader.join(10)
+        self.process.wait(60)
+        self._reader.join(60)
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe is not None
             pipe.close()
@@ -194,7 +195,7 @@ class Watching:
         passed = []
         while True:
             try:
-                line = self.lines.get(timeout=30)
+                line = self.lines.get(timeout=90)
             except queue.Empty:
                 pytest.fail(f"no line with {word!r}; passed: {passed}")
             if word in line:
@@ -204,7 +205,7 @@ class Watching:
     def interrupt(self) -> tuple[int, str]:
         """Exit code and standard error after Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(30)
+        code = self.process.wait(60)
         assert self.process.stderr is not None
         return code, self.process.stderr.read()
 

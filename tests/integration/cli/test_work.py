@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from atoll.cli import follow
 from running import Platform, until
 
 from .conftest import Atoll
@@ -25,9 +27,10 @@ STEP = """\
             resources: {{cpu: 0.05}}
 """
 COUNTING = (
-    "import time; from atoll.core import task; "
-    "[(task.report_progress('count', i, 9, 'sheep'), time.sleep(0.5)) for i in range(10)]"
+    "import time; from pathlib import Path; from atoll.core import task; "
+    "task.report_progress('count', 4, 9, 'sheep'); [time.sleep(0.1) for _ in iter(Path('{seen}').exists, True)]"
 )
+"""Counts until it was seen to."""
 
 
 def pipeline(name: str, *steps: str) -> str:
@@ -84,8 +87,18 @@ def test_a_model_that_is_not_there_fails_the_deployment_with_the_nearest(atoll: 
     atoll("delete", "deployment", "no-such-model", "--wait")
 
 
-def test_a_pipeline_is_followed_to_its_end(atoll: Atoll, written: Callable[[str], str]) -> None:
-    file = written(pipeline("good", STEP.format(name="first", code=COUNTING), STEP.format(name="second", code="1")))
+def test_a_pipeline_is_followed_to_its_end(
+    atoll: Atoll, written: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting, show = COUNTING.format(seen=tmp_path / "seen"), follow.Lines.show
+
+    def shown(board: follow.Lines, label: str, phase: str, reason: str = "", progress: Any = None) -> None:
+        show(board, label, phase, reason, progress)
+        if progress:
+            (tmp_path / "seen").touch()
+
+    monkeypatch.setattr(follow.Lines, "show", shown)
+    file = written(pipeline("good", STEP.format(name="first", code=counting), STEP.format(name="second", code="1")))
     refused = atoll("pipeline", "run", "-f", file, code=2)
     assert "--yes" in refused.stderr
     done = atoll("pipeline", "run", "-f", file, "--yes")

@@ -15,6 +15,7 @@ RECIPE = "privacy: {}\ndedup: {url: true, lines: {}, repeated_max: 0.9}\nlanguag
 LIMIT_S = 240
 
 
+@pytest.mark.timeout(4 * LIMIT_S)
 def test_one_worker_two_and_ray_write_the_same_bytes(tmp_path: Path) -> None:
     docs = write_documents(tmp_path / "docs")
     (tmp_path / "recipe.yaml").write_text(RECIPE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import threading
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from atoll.cli import data_versions
 from atoll.cli.session import Session
+from atoll.core.errors import Conflict
 from atoll.core.resources import SYSTEM_PROJECT, Resource
 from atoll.core.settings import load
 from atoll.core.store import Create, SetStatus
@@ -86,7 +88,7 @@ class Library:
             of = self.scope.find("Dataset", found.spec["dataset"], project) if found else None
             return of is not None and version in of.status.get("versions", [])
 
-        until(is_listed, f"{version} to be ready", 20)
+        until(is_listed, f"{version} to be ready")
         return self.scope.get("DatasetVersion", version, project)
 
 
@@ -106,6 +108,13 @@ def clerk(library: Library, tmp_path: Path) -> Iterator[None]:
     """Does what erasures' tasks are asked, in this process."""
     done = threading.Event()
 
+    def end(workload: Resource, result: dict[str, Any]) -> None:
+        while True:
+            found = library.scope.get("Workload", workload.name, workload.project)
+            with contextlib.suppress(Conflict):  # its controller came between
+                library.scope.write([SetStatus(found, found.status | {"phase": "succeeded", "result": result})])
+                return
+
     def work() -> None:
         while not done.wait(0.05):
             for workload in library.scope.find_all("Workload"):
@@ -113,9 +122,7 @@ def clerk(library: Library, tmp_path: Path) -> Iterator[None]:
                     wanted = workload.spec["roles"][0]["input"]
                     keys = library.centre.secrets.data_keys(library.scope, workload.project)
                     result = erase(wanted, library.centre.blobs, tmp_path / f"work-{workload.uid}", keys=keys)
-                    found = library.scope.get("Workload", workload.name, workload.project)
-                    status = found.status | {"phase": "succeeded", "result": json.loads(json.dumps(result))}
-                    library.scope.write([SetStatus(found, status)])
+                    end(workload, json.loads(json.dumps(result)))
 
     thread = threading.Thread(target=work)
     thread.start()

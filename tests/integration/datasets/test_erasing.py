@@ -71,4 +71,4 @@ def test_what_is_to_be_erased_is_not_shown(library: Library, clerk: None) -> Non
     with library.client() as client:
         made = client.put("Erasure", "quiet", {"match": {"texts": ["secret@example.org"]}})
         assert "match" not in made.spec
-        client.wait_for("Erasure", "quiet", {"succeeded"}, timeout_s=30)
+        client.wait_for("Erasure", "quiet", {"succeeded"}, timeout_s=60)

@@ -13,7 +13,7 @@ from atoll.data.labelling.erasing import LabelRecords
 from atoll.data.records import began, go_on
 from atoll.data.sought import Sought
 from atoll.server.openai.history import History, Stored
-from running import until
+from running import files_of, until
 from small_datasets import document
 
 from .conftest import Library
@@ -61,8 +61,8 @@ def forms(text: str) -> list[bytes]:
 
 def files_with(library: Library, text: str) -> list[Path]:
     """Files of the home whose bytes hold the text."""
-    found = [path for path in library.folder.rglob("*") if path.is_file() and path.suffix != ".parquet"]
-    return [path for path in found if any(form in path.read_bytes().lower() for form in forms(text))]
+    found = ((path, data.lower()) for path, data in files_of(library.folder) if path.suffix != ".parquet")
+    return [path for path, data in found if any(form in data for form in forms(text))]
 
 
 def plant(library: Library) -> None:
@@ -121,9 +121,9 @@ def test_no_byte_of_what_was_erased_is_left(library: Library, clerk: None, tmp_p
     (name,) = told["versions"]
     assert name["removed"] == {"train": 1}
     erasure = told["erasure"]
-    until(lambda: library.scope.get("Erasure", erasure, "default").status["stage"] == "forgotten", "the end", 30)
-    until(lambda: library.scope.find("CurationRun", "quoting", "default") is None, "the run to be gone", 30)
-    until(library.centre.database.scrub, "the log to be written back", 30)
+    until(lambda: library.scope.get("Erasure", erasure, "default").status["stage"] == "forgotten", "the end")
+    until(lambda: library.scope.find("CurationRun", "quoting", "default") is None, "the run to be gone")
+    until(library.centre.database.scrub, "the log to be written back")
     assert files_with(library, MARK) == []
 
 
@@ -172,4 +172,4 @@ def test_items_are_matched_as_rows_are(library: Library, match: dict[str, Any], 
     assert keys_of(library, name) == left
     assert state["removed"]["label items"] == len(items) - len(left)
     ask(library, "DELETE", f"/labeltasks/{name}")
-    until(lambda: library.scope.find("LabelTask", name, "default") is None, "the task to be gone", 20)
+    until(lambda: library.scope.find("LabelTask", name, "default") is None, "the task to be gone")

@@ -177,7 +177,7 @@ def test_wrong_key_is_told_in_anthropics_form(tiny: Running) -> None:
 )
 def test_errors_have_anthropics_form(tiny: Running, changes: dict[str, Any], told: str) -> None:
     body = {"model": "tiny", "max_tokens": 4, "messages": HELLO} | changes
-    answer = httpx.post(f"{tiny.url}/v1/messages", json=body, headers={"x-api-key": KEY})
+    answer = httpx.post(f"{tiny.url}/v1/messages", json=body, headers={"x-api-key": KEY}, timeout=60)
     assert answer.json()["type"] == "error"
     assert answer.json()["error"]["type"] == told
     assert answer.status_code == (404 if told == "not_found_error" else 400)

@@ -40,7 +40,7 @@ def predictor(tiny: Running, control: Control) -> Running:
 
 def ask(running: Running, method: str, path: str, **options: Any) -> httpx.Response:
     headers = {"authorization": f"Bearer {KEY}"}
-    return httpx.request(method, running.url + path, headers=headers, timeout=20, **options)
+    return httpx.request(method, running.url + path, headers=headers, timeout=60, **options)
 
 
 def test_tensors_pass_both_ways(predictor: Running, control: Control) -> None:
@@ -60,8 +60,8 @@ def test_metadata_and_readiness_are_the_predictors(predictor: Running) -> None:
 
 
 def test_the_server_itself_is_alive(predictor: Running) -> None:
-    assert httpx.get(f"{predictor.url}/v2/health/live").status_code == 200
-    assert httpx.get(f"{predictor.url}/v2/health/ready").status_code == 200
+    assert httpx.get(f"{predictor.url}/v2/health/live", timeout=60).status_code == 200
+    assert httpx.get(f"{predictor.url}/v2/health/ready", timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize(

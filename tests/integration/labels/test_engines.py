@@ -88,7 +88,7 @@ def doors() -> Iterator[Any]:
 
 
 def wanted_of(door: Fake, **more: Any) -> dict[str, Any]:
-    return {"door": door.url, "project": "default", "task": "t", "known_within_s": 5.0, **more}
+    return {"door": door.url, "project": "default", "task": "t", "known_within_s": 60.0, **more}
 
 
 def refusal(code: str, message: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ of quality trained from it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -81,11 +82,23 @@ def test_items_come_in_from_a_file_with_everything_the_file_says(up: Platform, t
     until(lambda: (found := up.read("LabelTask", "tone")) and found.status["counts"]["items"] == ROWS, "the counts")
 
 
+@contextlib.contextmanager
+def silent_model(up: Platform) -> Iterator[None]:
+    """The model answers nobody meanwhile: what asks it cannot be done before it is looked at."""
+    (serving,) = processes(up.home, "atoll.serving.engine.llamacpp")
+    os.kill(serving, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(serving, signal.SIGCONT)
+
+
 def test_a_model_suggests_through_the_door_and_outlives_a_kill(up: Platform, task: Resource) -> None:
     up.reaches("Deployment", "tiny", "ready")
-    run = ask(up, "POST", "/labels/tone/prelabel", {"model": "tiny", "parallel": 2})
-    engine = until(lambda: processes(up.home, "atoll.data.engine.label.prelabel"), "the engine to run")
-    os.kill(engine[-1], signal.SIGKILL)
+    with silent_model(up):
+        run = ask(up, "POST", "/labels/tone/prelabel", {"model": "tiny", "parallel": 2})
+        engine = until(lambda: processes(up.home, "atoll.data.engine.label.prelabel"), "the engine to run")
+        os.kill(engine[-1], signal.SIGKILL)
     done = end_of(up, run)
     assert done.status["model_version"] == "tiny.v1"
     assert done.status["counts"]["labelled"] + done.status["counts"]["passed_over"] == ROWS

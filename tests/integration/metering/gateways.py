@@ -57,7 +57,7 @@ class Gateway:
         self._numbers = itertools.count(1)
         self._unshipped: list[dict[str, Any]] = []
 
-    async def reserve(self, tokens: int, money: int = 0, limit_s: float = 5.0) -> Reservation:
+    async def reserve(self, tokens: int, money: int = 0, limit_s: float = 10.0) -> Reservation:
         """As the gateway does: from what is at hand, else from the centre."""
         path = (self.centre.uid,)
         found = self.purse.reserve(path, tokens, money, "EUR")

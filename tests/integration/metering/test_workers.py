@@ -37,9 +37,9 @@ def served() -> Iterator[Control]:
 def start(home: Path, served: Control, workers: int, port: int = 0) -> Process:
     process = Process(home, served.url, port, arguments=("--workers", str(workers)))
     process.wait_until_listening()
-    wait_until(lambda: ask(process, "up?") == 200, "the model is known", 20)
+    wait_until(lambda: ask(process, "up?") == 200, "the model is known")
     folders = [folder_of(home / "gateway", number) for number in range(workers)]
-    wait_until(lambda: all((at / "snapshot.json").exists() for at in folders), "every worker knows it", 20)
+    wait_until(lambda: all((at / "snapshot.json").exists() for at in folders), "every worker knows it")
     return process
 
 
@@ -54,7 +54,7 @@ def send(connection: socket.socket, name: str, **options: Any) -> None:
 
 
 def ask(process: Process, name: str) -> int:
-    with socket.create_connection(("127.0.0.1", process.port), 10) as connection:
+    with socket.create_connection(("127.0.0.1", process.port), 60) as connection:
         send(connection, name)
         return int(read_answer(connection)[0])
 
@@ -77,7 +77,7 @@ class Load:
             count += 1
             name = f"load-{client}-{count}"
             try:
-                with socket.create_connection(("127.0.0.1", self._port), 10) as connection:
+                with socket.create_connection(("127.0.0.1", self._port), 60) as connection:
                     send(connection, name, stream=count % 2 == 0)
                     if count % 2 == 0:
                         read_until(connection, END)
@@ -89,7 +89,7 @@ class Load:
 
     def wait_for(self, more: int) -> None:
         floor = len(self.answered) + more
-        wait_until(lambda: len(self.answered) >= floor, f"{more} more requests are answered", 30)
+        wait_until(lambda: len(self.answered) >= floor, f"{more} more requests are answered")
 
     def stop(self) -> None:
         self._stop.set()
@@ -136,7 +136,7 @@ def test_connections_of_a_dead_worker_wait_for_its_successor(served: Control, tm
 def test_workers_end_with_their_supervisor(served: Control, tmp_path: Path) -> None:
     process = start(tmp_path, served, 2)
     process.kill()
-    wait_until(lambda: not processes(tmp_path, "atoll.serving.gateway.main"), "the workers have ended", 20)
+    wait_until(lambda: not processes(tmp_path, "atoll.serving.gateway.main"), "the workers have ended")
 
 
 def test_fewer_workers_bring_home_what_the_others_left(served: Control, tmp_path: Path) -> None:
@@ -146,12 +146,12 @@ def test_fewer_workers_bring_home_what_the_others_left(served: Control, tmp_path
     for number in range(30):
         assert ask(process, f"left-{number}") == 200
     process.kill()
-    wait_until(lambda: not processes(tmp_path, "atoll.serving.gateway.main"), "the workers have ended", 20)
+    wait_until(lambda: not processes(tmp_path, "atoll.serving.gateway.main"), "the workers have ended")
     assert (tmp_path / "gateway" / "worker-2" / "journal").exists()
     served.start()
     fewer = start(tmp_path, served, 1, port)
-    wait_until(lambda: {f"left-{n}" for n in range(30)} <= set(billed(served)), "all records have come", 20)
-    wait_until(lambda: not list((tmp_path / "gateway").glob("worker-*")), "nothing is left of the others", 20)
+    wait_until(lambda: {f"left-{n}" for n in range(30)} <= set(billed(served)), "all records have come")
+    wait_until(lambda: not list((tmp_path / "gateway").glob("worker-*")), "nothing is left of the others")
     assert fewer.terminate() == 0
     assert len(billed(served)) == len(set(billed(served)) - {"up?"}) + billed(served).count("up?")
 
@@ -159,7 +159,7 @@ def test_fewer_workers_bring_home_what_the_others_left(served: Control, tmp_path
 def test_port_in_use_is_told(served: Control, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = Process(tmp_path, served.url, taken.getsockname()[1], arguments=("--workers", "2"))
-        _, errors = process.process.communicate(timeout=20)
+        _, errors = process.process.communicate(timeout=60)
     assert process.process.returncode != 0
     assert b"cannot listen on 127.0.0.1" in errors
 

@@ -17,6 +17,7 @@ import pytest
 from atoll.core.sealed import DataKey, SealedBlobs
 from atoll.governance.data_keys import VARIABLE, to_text
 from atoll.serving.engine import batch
+from atoll.serving.engine.batch_pace import Pace
 from running import until
 from task_folder import TaskFolder
 
@@ -151,7 +152,7 @@ def test_requests_go_out_side_by_side_as_batch_with_the_batchs_key(folder: TaskF
         if door.running_most >= 4:
             together.set()
         if count > 20:
-            together.wait(10)
+            together.wait(50)
         return WELL
 
     door.decide = decide
@@ -166,22 +167,50 @@ def test_requests_go_out_side_by_side_as_batch_with_the_batchs_key(folder: TaskF
     assert len({h["x-request-id"] for h in door.headers}) == 60
 
 
-def test_a_door_that_pushes_back_is_left_alone_as_long_as_it_says(folder: TaskFolder, door: Door) -> None:
+@pytest.fixture
+def begun(folder: TaskFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], batch.Run]:
+    """Runs in this process, whose pace and end are to be seen."""
+
+    def begin(given: dict[str, Any]) -> batch.Run:
+        folder.prepare(given)
+        monkeypatch.setenv("ATOLL_TASK_DIR", str(folder.path))
+        (folder.root / "work").mkdir()
+        return batch.Run(given, "sk-atoll-test", folder.store, folder.root / "work")
+
+    return begin
+
+
+def test_a_door_that_pushes_back_is_left_alone_as_long_as_it_says(folder: TaskFolder, door: Door, begun: Any) -> None:
+    """A request is refused while all that may be under way are at the door: they end when its refusal was heard."""
+    run: batch.Run = begun(wanted(folder, door, 60))
     refused_at: list[float] = []
-    came_at: list[float] = []
+    came: list[tuple[int, float]] = []
+    turns = iter(range(1, 4))
+    turn = 0
+
+    def is_heard() -> bool:
+        return len(refused_at) == turn and run._pace._not_before > refused_at[-1]
 
     def decide(body: dict[str, Any], count: int) -> Reply:
-        came_at.append(time.monotonic())
-        if count > 10 and len(refused_at) < 3:
+        nonlocal turn
+        with door.lock:
+            came.append((len(refused_at), time.monotonic()))
+            is_refused = count > 10 and (turn == 0 or is_heard()) and turn < 3
+            turn = next(turns) if is_refused else turn
+        if is_refused:
+            until(lambda: door.running == run._pace.limit, "all that may be under way")
             refused_at.append(time.monotonic())
             return 429, {"error": {"message": "busy"}}, {"Retry-After": "1"}
+        if turn:
+            until(is_heard, "the refusal to be heard")
         return WELL
 
     door.decide = decide
-    code, result = folder.run(wanted(folder, door, 30), **KEY)
-    assert (code, result["counts"]["completed"], result["counts"]["failed"]) == (0, 30, 0)
-    began = [at for at in came_at if at > refused_at[-1] + 0.2]
-    assert began and min(began) >= refused_at[-1] + 0.9
+    counts = run.run()["counts"]
+    assert (counts["completed"], counts["failed"]) == (60, 0)
+    after = [(turn, at - refused_at[turn - 1]) for turn, at in came if turn]
+    assert {turn for turn, _ in after} == {1, 2, 3}
+    assert min(waited_s for _, waited_s in after) >= 1.0
 
 
 def test_a_failing_engine_is_asked_again_and_at_last_believed(folder: TaskFolder, door: Door) -> None:
@@ -196,7 +225,9 @@ def test_a_failing_engine_is_asked_again_and_at_last_believed(folder: TaskFolder
     assert sum(body["input"] == 1 for body in door.asked) == 5
 
 
-def test_only_an_answer_that_came_counts(folder: TaskFolder, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_an_answer_that_came_counts(
+    folder: TaskFolder, door: Door, begun: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that is cut off is asked again for as long as it takes; one that is no answer is believed at last."""
     tries: Counter[int] = Counter()
 
@@ -208,22 +239,26 @@ def test_only_an_answer_that_came_counts(folder: TaskFolder, door: Door, monkeyp
         return (200, {"ok": True}, {"Content-Length": "4000", "Connection": "close"}) if is_cut_off else WELL
 
     door.decide = decide
-    given = wanted(folder, door, 3, parallel=1)
-    folder.prepare(given)
     monkeypatch.setattr(batch, "AGAIN_S", 0.01)
-    monkeypatch.setenv("ATOLL_TASK_DIR", str(folder.path))
-    (folder.root / "work").mkdir()
-    result = batch.Run(given, "sk-atoll-test", folder.store, folder.root / "work").run()
+    result = begun(wanted(folder, door, 3, parallel=1)).run()
     assert (result["counts"], tries) == ({"total": 3, "completed": 2, "failed": 1}, {0: 1, 1: 5, 2: 8})
     (failed,) = lines_of(folder, result, "error")
     assert (failed["custom_id"], failed["response"]["status_code"]) == ("c1", 502)
     assert "not a JSON object" in failed["response"]["body"]["error"]["message"]
 
 
-def test_at_the_end_of_its_window_the_rest_is_given_up_by_name(folder: TaskFolder, door: Door) -> None:
-    door.decide = lambda body, count: WELL if count <= 4 else (503, {}, {"Retry-After": "15"})
-    code, result = folder.run(wanted(folder, door, 10, expires_at=time.time() + 3), **KEY)
-    assert (code, result["outcome"]) == (0, "expired")
+def test_at_the_end_of_its_window_the_rest_is_given_up_by_name(folder: TaskFolder, door: Door, begun: Any) -> None:
+    given = wanted(folder, door, 10)
+
+    def decide(body: dict[str, Any], count: int) -> Reply:
+        if count <= 4:
+            return WELL
+        given["expires_at"] = time.time()
+        return 503, {}, {"Retry-After": "15"}
+
+    door.decide = decide
+    result = begun(given).run()
+    assert result["outcome"] == "expired"
     done, given_up = (lines_of(folder, result, name) for name in ("output", "error"))
     assert len(done) + len(given_up) == 10
     assert len(done) >= 4
@@ -264,14 +299,23 @@ def test_killed_anywhere_it_asks_nothing_again_that_is_done(folder: TaskFolder, 
 
     def decide(body: dict[str, Any], count: int) -> Reply:
         if count > 30 and not pause.is_set():
-            pause.wait(20)
+            pause.wait(120)
         return 200, {"input": body["input"]}, {}
 
     door.decide = decide
     folder.prepare(wanted(folder, door, 80))
     journal = folder.root / "work" / "journal.jsonl"
+    pace = Pace(8)
+    for _ in range(30):
+        pace.begin()
+        pace.answered()
+
+    def all_wait() -> bool:
+        """Nothing is on its way that the door has not seen."""
+        return door.running == pace.limit and journal.read_bytes().count(b"\n") == 30
+
     with folder.start(**KEY) as process:
-        until(lambda: door.running >= 2 and journal.read_bytes().count(b"\n") >= 28, "work under way")
+        until(all_wait, "work under way")
         process.send_signal(signal.SIGKILL)
     kept = {json.loads(line)["number"] for line in journal.read_bytes().splitlines()}
     with journal.open("ab") as file:

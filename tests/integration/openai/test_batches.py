@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -51,8 +52,20 @@ def completed(door: openai.OpenAI, batch: Batch) -> int:
 
 
 def journal_of(up: Platform) -> Path:
-    """The journal of the batch that was begun last."""
-    return max(up.home.rglob("journal.jsonl"), key=lambda path: path.stat().st_ctime)
+    """The journal of the batch that was begun last; folders of tasks come and go all the while."""
+    found: dict[Path, float] = {}
+    for folder, _, names in os.walk(up.home):
+        path = Path(folder, "journal.jsonl")
+        with contextlib.suppress(FileNotFoundError):
+            found |= {path: path.stat().st_ctime} if path.name in names else {}
+    return max(found, key=lambda path: found[path])
+
+
+def knows(door: openai.OpenAI) -> bool:
+    """Whether the gateway has heard of a new key."""
+    with contextlib.suppress(openai.AuthenticationError):
+        return bool(door.models.list().data)
+    return False
 
 
 def test_a_batch_comes_back_in_the_order_it_was_asked(door: openai.OpenAI, up: Platform) -> None:
@@ -128,7 +141,7 @@ def test_a_file_for_something_else_is_refused(door: openai.OpenAI) -> None:
 
 
 def test_a_cancelled_batch_keeps_what_is_done(door: openai.OpenAI) -> None:
-    batch = begin(door, [line(n, max_tokens=100) for n in range(400)])
+    batch = begin(door, [line(n, max_tokens=100) for n in range(4000)])
     until(lambda: completed(door, batch) >= 3, "some answers", 90)
     asked = door.batches.cancel(batch.id)
     assert asked.status in ("cancelling", "cancelled")
@@ -136,13 +149,14 @@ def test_a_cancelled_batch_keeps_what_is_done(door: openai.OpenAI) -> None:
     assert done.status == "cancelled"
     assert done.request_counts is not None
     answers = results(door, done.output_file_id)
-    assert 3 <= len(answers) == done.request_counts.completed < 400
+    assert 3 <= len(answers) == done.request_counts.completed < 4000
     numbers = [int(r["custom_id"][1:]) for r in answers]
     assert numbers == sorted(numbers)
     with pytest.raises(openai.ConflictError):
         door.batches.cancel(ended(door, begin(door, [line(0)])).id)
 
 
+@pytest.mark.timeout(900)
 def test_a_batch_goes_on_after_every_kill_and_asks_nothing_done_again(door: openai.OpenAI, up: Platform) -> None:
     count = 1500
     door = door.with_options(max_retries=8)
@@ -158,12 +172,13 @@ def test_a_batch_goes_on_after_every_kill_and_asks_nothing_done_again(door: open
         until(lambda least=done: completed(door, batch) >= least, f"{done} answers", 90)
         if victim == "batch":
             for pid in until(lambda: processes(up.home, ENGINE), "the batch's process"):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it ended with its shim
+                    os.kill(pid, signal.SIGKILL)
         else:
             up.kill(victim)
         remember()
         until(up.is_healthy, "the door to answer")
-    finished = ended(door, batch)
+    finished = ended(door, batch, 400)
     assert finished.status == "completed", finished
     answers = results(door, finished.output_file_id)
     assert [r["custom_id"] for r in answers] == [f"r{n}" for n in range(count)]
@@ -175,7 +190,7 @@ def test_its_requests_are_charged_to_the_key_that_made_it(up: Platform, door_of:
     with up.client() as client:
         key = client.create_key(description="makes batches")
     maker = door_of(key.key, retries=5)
-    until(lambda: maker.models.list().data, "the key to be known")
+    until(lambda: knows(maker), "the key to be known")
     done = ended(maker, begin(maker, [line(n) for n in range(5)]))
     assert done.status == "completed", done
     told = sum(r["response"]["body"]["usage"]["total_tokens"] for r in results(maker, done.output_file_id))
@@ -193,7 +208,7 @@ def test_a_batch_never_spends_more_than_the_budget_of_its_makers_key(up: Platfor
         key = client.create_key(description="has little")
         client.put("Budget", "little", {"key": key.id, "tokens": 100})
     maker = door_of(key.key, retries=8)
-    until(lambda: maker.models.list().data, "the key to be known")
+    until(lambda: knows(maker), "the key to be known")
     batch = begin(maker, [line(n) for n in range(200)])
 
     def said() -> str:

@@ -20,7 +20,7 @@ class Gate:
     def __init__(self, up: Platform) -> None:
         key = (up.home / "run" / "system.key").read_text().strip()
         headers = {"Authorization": f"Bearer {key}"}
-        self.http = httpx.Client(base_url=f"{server_of(up)}/api/v1/gateway", headers=headers)
+        self.http = httpx.Client(base_url=f"{server_of(up)}/api/v1/gateway", headers=headers, timeout=60)
 
     def store(self, said: str, answer: str, **fields: Any) -> str:
         name = f"resp_{secrets.token_hex(8)}"
@@ -169,8 +169,7 @@ def test_another_tenant_sees_neither(door: openai.OpenAI, stranger: openai.OpenA
             ask()
     for what, name in (("responses", response), ("conversations", made.id)):
         assert gate.http.get(f"/{what}/elsewhere/{name}").status_code == 404
-        answer = httpx.get(
-            f"{gate.http.base_url}{what}/default/{name}", headers={"Authorization": f"Bearer {stranger.api_key}"}
-        )
+        headers = {"Authorization": f"Bearer {stranger.api_key}"}
+        answer = httpx.get(f"{gate.http.base_url}{what}/default/{name}", headers=headers, timeout=60)
         assert answer.status_code == 403
     assert door.responses.retrieve(response).id == response

@@ -35,7 +35,7 @@ def session(door: openai.OpenAI) -> Iterator[requests.Session]:
 
 @pytest.fixture(scope="module")
 def document(up: Platform, session: requests.Session) -> Any:
-    loaded = session.get(f"{server_of(up)}/api/v1/openapi.json", timeout=30).json()
+    loaded = session.get(f"{server_of(up)}/api/v1/openapi.json", timeout=60).json()
     return schemathesis.openapi.from_dict(loaded)
 
 
@@ -54,6 +54,6 @@ def test_a_route_answers_as_declared(
     )
     @given(case=document[path][method].as_strategy())
     def holds(case: Any) -> None:
-        case.validate_response(case.call(base_url=server_of(up), session=session), checks=CHECKS)
+        case.validate_response(case.call(base_url=server_of(up), session=session, timeout=60), checks=CHECKS)
 
     holds()

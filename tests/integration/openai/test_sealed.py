@@ -6,7 +6,7 @@ import json
 
 import openai
 
-from running import Platform
+from running import Platform, files_of
 
 MARK = "a sentence that lies nowhere in clear"
 ROWS = [
@@ -27,8 +27,8 @@ def test_datasets_are_made_of_a_sealed_file_and_it_lies_nowhere_in_clear(door: o
     assert imported.status["counts"]["train"] == len(ROWS)
     assert curated.status["counts"]["documents_in"] == len(ROWS)
     line = data.splitlines()[0]
-    files = [path for path in (up.home / "blobs").rglob("*") if path.is_file()]
-    assert files and not any(line in path.read_bytes() for path in files)
+    holding = [line in found for _, found in files_of(up.home / "blobs")]
+    assert holding and not any(holding)
 
 
 def test_examples_named_by_the_digest_of_a_sealed_file_are_taken(door: openai.OpenAI, up: Platform) -> None:

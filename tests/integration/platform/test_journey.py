@@ -72,7 +72,7 @@ def step(name: str, kind: str, spec: dict[str, Any], **fields: Any) -> dict[str,
 
 
 def test_documents_become_a_served_and_billed_model(up: Platform) -> None:
-    done = up.cli("pipeline", "run", "-f", str(pipeline(up, "good", -10.0)), "--yes", timeout=240)
+    done = up.cli("pipeline", "run", "-f", str(pipeline(up, "good", -10.0)), "--yes", timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     with up.client() as client:
         curated = client.get("CurationRun", "topics").status
@@ -87,6 +87,7 @@ def test_documents_become_a_served_and_billed_model(up: Platform) -> None:
     assert counts["qa_heldout"] > 0
     assert trained["result"]["steps"] == RECIPE["steps"]
     assert model["production"] == trained["model_version"] == "tuned.v1"
+    up.knows("tutor-good", key.key, is_ready=True)
     door = up.openai(key.key, retries=3)
     reply = door.chat.completions.create(
         model="tutor-good", messages=[{"role": "user", "content": "What is a class?"}], max_tokens=6
@@ -105,16 +106,16 @@ def test_documents_become_a_served_and_billed_model(up: Platform) -> None:
 
 def test_running_it_again_runs_nothing_again(up: Platform) -> None:
     path = str(pipeline(up, "good", -10.0))
-    assert up.cli("pipeline", "run", "-f", path, "--yes", timeout=240).returncode == 0
+    assert up.cli("pipeline", "run", "-f", path, "--yes", timeout=600).returncode == 0
     with up.client() as client:
         before = {t.uid for t in client.find_all("Task").items}
-    assert up.cli("pipeline", "run", "-f", path, "--yes", timeout=60).returncode == 0
+    assert up.cli("pipeline", "run", "-f", path, "--yes", timeout=600).returncode == 0
     with up.client() as client:
         assert {t.uid for t in client.find_all("Task").items} == before
 
 
 def test_a_failed_gate_stops_the_pipeline_with_its_numbers(up: Platform) -> None:
-    done = up.cli("pipeline", "run", "-f", str(pipeline(up, "strict", 0.99)), "--yes", timeout=240)
+    done = up.cli("pipeline", "run", "-f", str(pipeline(up, "strict", 0.99)), "--yes", timeout=600)
     assert done.returncode == 1
     assert "judge" in done.stdout + done.stderr
     with up.client() as client:
@@ -132,6 +133,7 @@ def test_the_tuned_adapter_is_served_beside_its_base_by_one_engine(up: Platform)
     up.reaches("Deployment", "both", "ready")
     door = up.openai(retries=3)
     for model in ("both", "tutored"):
+        up.knows(model, is_ready=True)
         reply = door.chat.completions.create(
             model=model, messages=[{"role": "user", "content": "What is a class?"}], max_tokens=8, temperature=0
         )
@@ -148,6 +150,7 @@ def test_embeddings_are_served(up: Platform) -> None:
         spec = {"model": "plain.v1", "context": 256, "slots": 1, "cpu": 0.1, "threads": 1, "task": "embed"}
         client.put("Deployment", "vectors", spec)
     up.reaches("Deployment", "vectors", "ready")
+    up.knows("vectors", is_ready=True)
     answer = up.openai(retries=3).embeddings.create(model="vectors", input=["one", "two"])
     assert len(answer.data) == 2
     assert len(answer.data[0].embedding) == 64

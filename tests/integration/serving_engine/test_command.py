@@ -65,7 +65,10 @@ def test_a_ready_server_is_reached_with_its_own_key(engine: str, start: Callable
     running = start(engine)
     assert "chat" in running.endpoint["capabilities"] and "continuous_usage" in running.endpoint["capabilities"]
     assert "tools" in running.endpoint["capabilities"]
-    assert httpx.post(f"{running.url}/v1/completions", json={"prompt": "a", "model": "tiny"}).status_code == 401
+    assert (
+        httpx.post(f"{running.url}/v1/completions", json={"prompt": "a", "model": "tiny"}, timeout=60.0).status_code
+        == 401
+    )
     assert running.post("/v1/completions", {"prompt": "a", "model": "tiny"})["choices"][0]["text"] == "x"
     progress = running.folder.read("progress.json")
     assert progress is not None and progress["message"] == "serving"
@@ -118,7 +121,7 @@ def test_an_engine_told_to_stop_while_it_starts_leaves_no_process(tmp_path: Path
 
 
 def test_a_server_that_dies_while_serving_ends_the_engine_to_be_tried_again(start: Callable[..., Running]) -> None:
-    running = start("vllm", health={"every_s": 0.05, "timeout_s": 1, "failures": 2})
+    running = start("vllm", health={"every_s": 0.05, "timeout_s": 30, "failures": 2})
     with pytest.raises(httpx.HTTPError):
         running.post("/v1/completions", {"prompt": "crash", "model": "tiny"})
     assert running.process.wait(ENDS_WITHIN_S) == RETRIABLE

@@ -59,12 +59,17 @@ def prices(start: Callable[..., Running]) -> Running:
 
 @pytest.fixture(scope="module")
 def troubled(start: Callable[..., Running]) -> Running:
-    return start("Troubled", engine_options={"timeout_s": 1}, health={"every_s": 0.2, "timeout_s": 2, "failures": 2})
+    return start("Troubled", engine_options={"timeout_s": 3}, health={"every_s": 0.2, "timeout_s": 30, "failures": 2})
 
 
 def _infer(engine: Running, *tensors: dict[str, Any], **more: Any) -> httpx.Response:
+    with httpx.Client(timeout=60.0) as client:
+        return _infer_with(client, engine, *tensors, **more)
+
+
+def _infer_with(client: httpx.Client, engine: Running, *tensors: dict[str, Any], **more: Any) -> httpx.Response:
     body = {"inputs": list(tensors)} | more
-    return httpx.post(f"{engine.url}/v2/models/shop/infer", json=body, headers=engine.headers, timeout=60.0)
+    return client.post(f"{engine.url}/v2/models/shop/infer", json=body, headers=engine.headers)
 
 
 def _rooms(*rows: list[float]) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def _outputs(answer: httpx.Response) -> dict[str, Any]:
 
 def test_the_protocols_questions_are_answered(prices: Running) -> None:
     def get(path: str) -> Any:
-        answer = httpx.get(prices.url + path, headers=prices.headers)
+        answer = httpx.get(prices.url + path, headers=prices.headers, timeout=60.0)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -98,8 +103,8 @@ def test_the_protocols_questions_are_answered(prices: Running) -> None:
     assert about["inputs"] == [{"name": "rooms", "datatype": "FP32", "shape": [-1, 3]}]
     assert get("/v2/models/shop/ready") == {"name": "shop", "ready": True}
     for path in ("/v2/models/other", "/v2/models/shop/versions/9", "/v2/models/shop/infer", "/v1/models"):
-        assert httpx.get(prices.url + path, headers=prices.headers).status_code == 404
-    assert httpx.get(f"{prices.url}/v2/models/shop").status_code == 401
+        assert httpx.get(prices.url + path, headers=prices.headers, timeout=60.0).status_code == 404
+    assert httpx.get(f"{prices.url}/v2/models/shop", timeout=60.0).status_code == 401
 
 
 def test_a_table_is_predicted(prices: Running) -> None:
@@ -110,8 +115,8 @@ def test_a_table_is_predicted(prices: Running) -> None:
 
 
 def test_rows_that_wait_together_are_predicted_together(prices: Running) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda n: _outputs(_infer(prices, _rooms([n, 0, 0]))), range(8)))
+    with httpx.Client(timeout=60.0) as client, ThreadPoolExecutor(8) as pool:  # one client: to make one takes a while
+        answers = list(pool.map(lambda n: _outputs(_infer_with(client, prices, _rooms([n, 0, 0]))), range(8)))
     assert [answer["price"] for answer in answers] == [[float(n)] for n in range(8)]
     assert max(answer["together"][0] for answer in answers) > 1
 
@@ -136,6 +141,7 @@ def test_pictures_are_predicted_from_base64_and_from_bytes(start: Callable[..., 
         f"{engine.url}/v2/models/shop/infer",
         content=text + packed,
         headers=engine.headers | {"Inference-Header-Content-Length": str(len(text))},
+        timeout=60.0,
     )
     length = int(answer.headers["inference-header-content-length"])
     sizes = [output["parameters"]["binary_data_size"] for output in json.loads(answer.content[:length])["outputs"]]
@@ -184,8 +190,8 @@ def test_code_that_fails_answers_so_and_lives_on(troubled: Running) -> None:
 def test_code_that_never_returns_ends_the_replica_to_be_started_again(troubled: Running) -> None:
     with pytest.raises(httpx.HTTPError):
         _infer(troubled, _what("hang"))
-    assert troubled.process.wait(20.0) == 1
-    assert "predict has not returned for 1 s" in troubled.folder.log
+    assert troubled.process.wait(60.0) == 1
+    assert "predict has not returned for 3 s" in troubled.folder.log
 
 
 @pytest.mark.parametrize(

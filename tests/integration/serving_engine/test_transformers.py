@@ -71,7 +71,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def test_a_ready_engine_tells_what_it_can(engine: Running) -> None:
     able = {"chat", "completion", "tools", "json_schema", "grammar", "logprobs", "prefill", "continuous_usage"}
     assert set(engine.endpoint["capabilities"]) == able
-    assert httpx.post(f"{engine.url}/v1/completions", json={"prompt": "a"}).status_code == 401
+    assert httpx.post(f"{engine.url}/v1/completions", json={"prompt": "a"}, timeout=60.0).status_code == 401
 
 
 def test_the_same_seed_gives_the_same_answer_streamed_or_whole(engine: Running) -> None:
@@ -153,7 +153,9 @@ def test_an_assistants_words_at_the_end_are_continued(engine: Running) -> None:
 def test_usage_is_told_with_every_event_when_asked(engine: Running) -> None:
     body = {"prompt": "a", "max_tokens": 5, "stream": True, "ignore_eos": True, "seed": 1}
     options = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
-    with httpx.stream("POST", f"{engine.url}/v1/completions", json=body | options, headers=engine.headers) as answer:
+    with httpx.stream(
+        "POST", f"{engine.url}/v1/completions", json=body | options, headers=engine.headers, timeout=60.0
+    ) as answer:
         lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
     counts = [json.loads(line)["usage"]["completion_tokens"] for line in lines[:-1]]
     assert counts == sorted(counts) and counts[-1] == 5 and lines[-1] == "[DONE]"
@@ -247,7 +249,7 @@ def test_a_free_choice_is_a_call_or_text(engine: Running) -> None:
 )
 def test_a_bad_value_is_refused_by_its_name(engine: Running, path: str, change: dict[str, Any], param: str) -> None:
     body = {"prompt": "a", "messages": HELLO, "max_tokens": 1} | change
-    answer = httpx.post(engine.url + path, json=body, headers=engine.headers)
+    answer = httpx.post(engine.url + path, json=body, headers=engine.headers, timeout=60.0)
     assert answer.status_code == 400, answer.text
     if param is not None:
         assert answer.json()["error"]["param"] == param
@@ -255,9 +257,9 @@ def test_a_bad_value_is_refused_by_its_name(engine: Running, path: str, change: 
 
 def test_malformed_and_oversized_bodies_are_refused(engine: Running) -> None:
     for content, status in ((b"{", 400), (b"[]", 400), (b"", 400), (b'"' + b"x" * (33 << 20), 413)):
-        answer = httpx.post(f"{engine.url}/v1/completions", content=content, headers=engine.headers)
+        answer = httpx.post(f"{engine.url}/v1/completions", content=content, headers=engine.headers, timeout=60.0)
         assert answer.status_code == status
-    assert httpx.get(f"{engine.url}/v1/nothing", headers=engine.headers).status_code == 404
+    assert httpx.get(f"{engine.url}/v1/nothing", headers=engine.headers, timeout=60.0).status_code == 404
 
 
 def test_a_schema_that_cannot_be_enforced_is_the_clients_error(engine: Running) -> None:
@@ -270,7 +272,7 @@ def test_a_schema_that_cannot_be_enforced_is_the_clients_error(engine: Running) 
 
 
 def _in_flight(engine: Running) -> int:
-    return int(httpx.get(f"{engine.url}/metrics").text.split()[-1])
+    return int(httpx.get(f"{engine.url}/metrics", timeout=60.0).text.split()[-1])
 
 
 def test_a_client_that_leaves_frees_its_slot(engine: Running) -> None:
@@ -301,7 +303,7 @@ def test_a_stopping_engine_finishes_what_it_is_streaming(tmp_path: Path, model: 
             if not reasons:
                 running.process.terminate()
             reasons.append(chunk.choices[0].finish_reason)
-    assert reasons[-1] == "length" and running.process.wait(20.0) == 0
+    assert reasons[-1] == "length" and running.process.wait(60.0) == 0
 
 
 def test_a_model_transformers_does_not_know_is_a_permanent_failure(tmp_path: Path) -> None:

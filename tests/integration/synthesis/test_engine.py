@@ -236,13 +236,13 @@ def test_killed_at_any_moment_it_goes_on_and_makes_the_same(folder: TaskFolder, 
         def decide(body: Body, count: int, enough: int = enough, gate: threading.Event = gate) -> Reply:
             if count > enough:
                 gate.set()
-                stop.wait(20)
+                stop.wait(120)
             return honest(body, count)
 
         model.decide = decide
         folder.prepare(wanted)
         with folder.start(**KEY) as process:
-            assert gate.wait(20), folder.log
+            assert gate.wait(60), folder.log
             process.send_signal(signal.SIGKILL)
     stop.set()
     until(lambda: model.running == 0, "the last request to end")

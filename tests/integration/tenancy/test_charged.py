@@ -33,7 +33,7 @@ def talk(house: House) -> None:
     manifest = dataset(house.centre.blobs, house.home, {"train": [[document("a", "text of it")]]})
     spec = DATASET_VERSION.parse_spec({"dataset": "talk", "manifest": manifest})
     house.centre.store.everything("test").write([Create("DatasetVersion", "red", "talk.v1", spec)])
-    until(lambda: find(house, "DatasetVersion", "talk.v1").phase == "ready", "the version to be ready", 20)
+    until(lambda: find(house, "DatasetVersion", "talk.v1").phase == "ready", "the version to be ready")
 
 
 def find(house: House, kind: str, name: str) -> Resource:
@@ -46,7 +46,7 @@ def put(house: House, name: str, key: str, **fields: Any) -> Resource:
 
 
 def ended(house: House, name: str) -> Resource:
-    until(lambda: find(house, "SynthesisRun", name).phase == "failed", "the run to fail", 20)
+    until(lambda: find(house, "SynthesisRun", name).phase == "failed", "the run to fail")
     return find(house, "SynthesisRun", name)
 
 
@@ -62,7 +62,7 @@ def test_a_runs_key_is_charged_to_who_asked_and_limited_alike(house: House, talk
     bound = house.make_key("red", models=["open"], limits={"requests_per_minute": 5})
     run = put(house, "allowed", bound["key"])
     assert run.spec["creator"] == f"red/{bound['id']}"
-    until(lambda: house.centre.store.scope("red").find("ApiKey", "key-synthesisrun-allowed") is not None, "its key", 20)
+    until(lambda: house.centre.store.scope("red").find("ApiKey", "key-synthesisrun-allowed") is not None, "its key")
     made = find(house, "ApiKey", "key-synthesisrun-allowed").spec
     assert (made["charged_to"], made["models"]) == (f"red/{bound['id']}", ["open"])
     assert made["limits"]["requests_per_minute"] == 5
@@ -104,7 +104,7 @@ def test_a_pipeline_asks_in_the_name_of_who_asked_for_it(house: House, talk: Non
     for name, wanted in (("direct", step), ("nested", nested)):
         house.put("red", "pipelines", name, pipeline(wanted) | {"creator": f"red/{ann['id']}"}, key=bob["key"])
     for name in ("direct-write", "nested-in-write"):
-        until(lambda name=name: house.centre.store.scope("red").find("SynthesisRun", name) is not None, "the run", 20)
+        until(lambda name=name: house.centre.store.scope("red").find("SynthesisRun", name) is not None, "the run")
         assert find(house, "SynthesisRun", name).spec["creator"] == f"red/{bob['id']}"
         assert f"key {bob['id']} may not call model 'closed'" in ended(house, name).status["reason"]
 
@@ -122,7 +122,7 @@ def test_a_pipeline_from_before_that_was_checked_makes_nothing_either(house: Hou
     step = {"name": "up", "kind": "ApiKey", "resource": "root", "spec": {"role": "admin", "sha256": "0" * 64}}
     spec = pipeline({"needs": None, **step}) | {"run": 0}
     house.centre.store.everything("test").write([Create("Pipeline", "red", "older", spec, {"phase": "pending"})])
-    until(lambda: find(house, "Pipeline", "older").phase == "failed", "the pipeline to fail", 20)
+    until(lambda: find(house, "Pipeline", "older").phase == "failed", "the pipeline to fail")
     assert "a pipeline makes no apikeys" in find(house, "Pipeline", "older").status["reason"]
     assert house.centre.store.scope("red").find("ApiKey", "root") is None
 
@@ -136,6 +136,6 @@ def test_a_pipeline_changes_nothing_the_platform_runs_for_another(house: House) 
     mine = {"roles": [{"command": ["env"]}]}
     step = {"name": "take", "kind": "Workload", "resource": "owned", "spec": mine}
     house.put("red", "pipelines", "takes", pipeline(step), key=house.key("red"))
-    until(lambda: find(house, "Pipeline", "takes").phase == "failed", "the pipeline to fail", 20)
+    until(lambda: find(house, "Pipeline", "takes").phase == "failed", "the pipeline to fail")
     assert "runs for another resource" in find(house, "Pipeline", "takes").status["reason"]
     assert find(house, "Workload", "owned").spec["roles"][0]["command"] == ["true"]

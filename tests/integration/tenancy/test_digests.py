@@ -54,7 +54,7 @@ def papers(house: House) -> str:
     digest = dataset(house.centre.blobs, house.home, {"train": [[document("a", "read by red alone")]]})
     spec = DATASET_VERSION.parse_spec({"dataset": "papers", "manifest": digest})
     house.centre.store.everything("test").write([Create("DatasetVersion", "red", "papers.v1", spec)])
-    until(lambda: find(house, "red", "DatasetVersion", "papers.v1").phase == "ready", "the version", 20)
+    until(lambda: find(house, "red", "DatasetVersion", "papers.v1").phase == "ready", "the version")
     return digest
 
 
@@ -65,7 +65,7 @@ def find(house: House, project: str, kind: str, name: str) -> Resource:
 def begun(house: House, project: str, name: str, key: str, **spec: Any) -> Resource:
     """An import, once its controller has looked at it."""
     house.put(project, "datasetimports", name, {"dataset": name, **spec}, key=key)
-    until(lambda: find(house, project, "DatasetImport", name).status.get("reason"), "the import to begin", 20)
+    until(lambda: find(house, project, "DatasetImport", name).status.get("reason"), "the import to begin")
     return find(house, project, "DatasetImport", name)
 
 
@@ -100,7 +100,7 @@ def test_who_has_the_bytes_under_a_name_is_not_who_has_it_later(house: House) ->
     send(house, "brief", b"sent by the first of this name", house.key("brief"))
     house.ask("DELETE", "/projects/system/projects/brief")
     everything = house.centre.store.everything()
-    until(lambda: everything.find("Project", "brief", "system") is None, "the project to be gone", 20)
+    until(lambda: everything.find("Project", "brief", "system") is None, "the project to be gone")
     house.put("system", "projects", "brief", {})
     taken = begun(house, "brief", "taken", house.admin, train=digest_of(b"sent by the first of this name"))
     assert taken.phase == "failed", taken.status
@@ -132,7 +132,7 @@ def test_a_curation_takes_only_bytes_the_project_has(house: House, blue: str, li
     sources = [{"kind": "stdlib"}] if recipe else [{"kind": "upload", "digest": lines}]
     spec = {"dataset": name, "sources": sources, "recipe": json.loads(json.dumps(recipe).replace('"X"', f'"{lines}"'))}
     house.put("blue", "curationruns", name, spec, key=blue)
-    until(lambda: find(house, "blue", "CurationRun", name).status.get("reason"), "the run to begin", 20)
+    until(lambda: find(house, "blue", "CurationRun", name).status.get("reason"), "the run to begin")
     run = find(house, "blue", "CurationRun", name)
     assert run.phase == "failed" and f"project 'blue' has no file {lines}" in run.status["reason"]
 
@@ -152,19 +152,19 @@ def test_no_reference_reaches_into_another_project(house: House, blue: str, pape
         house.put("blue", plural, name, spec, key=blue)
         kind = {"curationruns": "CurationRun", "synthesisruns": "SynthesisRun", "qualitymodels": "QualityModel"}
         kind |= {"trainingruns": "TrainingRun", "labeltasks": "LabelTask"}
-        until(lambda k=kind[plural], n=name: find(house, "blue", k, n).phase == "failed", plural, 20)
+        until(lambda k=kind[plural], n=name: find(house, "blue", k, n).phase == "failed", plural)
     assert not any(papers in str(w.spec) for w in house.centre.store.scope("blue").find_all("Workload"))
 
 
 def test_a_dataset_that_is_held_is_not_deleted_and_says_why(house: House, red: str, papers: str) -> None:
     house.ask("POST", "/projects/red/datasets/held/versions", {"manifest": house.centre.blobs.read(papers).decode()})
     scope = house.centre.store.scope("red")
-    until(lambda: scope.get("Dataset", "held").status.get("latest"), "the version to be ready", 20)
+    until(lambda: scope.get("Dataset", "held").status.get("latest"), "the version to be ready")
     house.put("red", "datasets", "held", {"tags": {"stable": "held.v1"}}, key=red)
     error = house.ask("DELETE", "/projects/red/datasets/held", key=red, code=409)["error"]
     assert "Dataset/red/held is in use: held.v1 is tagged 'stable'" in error["message"] and "untag" in error["hint"]
     house.put("red", "datasets", "held", {}, key=red)
     house.ask("DELETE", "/projects/red/datasets/held", key=red)
-    until(lambda: scope.find("Dataset", "held") is None, "the dataset to be gone", 20)
+    until(lambda: scope.find("Dataset", "held") is None, "the dataset to be gone")
     assert scope.find("DatasetVersion", "held.v1") is None
     house.ask("GET", "/projects/red/datasetversions/papers.v1/manifest", key=red)

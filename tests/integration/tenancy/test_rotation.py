@@ -33,7 +33,7 @@ def test_owners_rotate_and_files_stay_as_they_are(house: House) -> None:
     house.ask("POST", "/projects/system/datakeys/rotate", code=404)
     made = house.ask("POST", "/projects/blue/datakeys/rotate", key=owner)
     assert made["kind"] == "DataKey" and "sealed" not in made["spec"]
-    until(lambda: stored(house, name, "blue").spec["digest"] != before, "the file to be sealed anew", 20)
+    until(lambda: stored(house, name, "blue").spec["digest"] != before, "the file to be sealed anew")
     assert send(house, "GET", f"files/{name}/content", member).content == PRIVATE
     later = stored(house, upload(house, member, PRIVATE), "blue").spec["digest"]
     assert house.centre.uploads("blue").is_current(later)
@@ -49,10 +49,10 @@ def test_an_import_named_by_the_digest_a_file_had_takes_the_file(house: House) -
     name = upload(house, key, b'{"prompt": "p", "completion": "c"}')
     before = stored(house, name).spec["digest"]
     house.ask("POST", "/projects/red/datakeys/rotate", key=key)
-    until(lambda: stored(house, name).spec["digest"] != before, "the file to be sealed anew", 20)
+    until(lambda: stored(house, name).spec["digest"] != before, "the file to be sealed anew")
     house.put("red", "datasetimports", "by-former", {"dataset": "by-former", "train": before}, key=key)
     scope = house.centre.store.scope("red")
-    until(lambda: scope.get("DatasetImport", "by-former").status.get("reason"), "the import to begin", 20)
+    until(lambda: scope.get("DatasetImport", "by-former").status.get("reason"), "the import to begin")
     (workload,) = scope.children(scope.get("DatasetImport", "by-former").uid)
     told = workload.spec["roles"][0]["input"]
     assert (told["train"], told["sealed"]) == (stored(house, name).spec["digest"], ["train"])
@@ -80,9 +80,9 @@ def test_kill_9_in_the_middle_of_a_rotation(up: Platform) -> None:
         return 0
 
     for share in (1, FILES // 3, 2 * FILES // 3):
-        until(lambda share=share: resealed() >= share, "some files to be sealed anew", 60)
+        until(lambda share=share: resealed() >= share, "some files to be sealed anew", 120)
         up.kill("server")
-    until(lambda: resealed() == FILES, "all files to be sealed anew", 60)
+    until(lambda: resealed() == FILES, "all files to be sealed anew", 120)
     with up.client() as client:
         for name, checksum in sent.items():
             assert hashlib.sha256(door.files.content(name).read()).hexdigest() == checksum

@@ -75,7 +75,7 @@ def full_house(own_house: House) -> House:
     house.ask("POST", "/projects/full/labels/tone/items", items)
     house.ask("PUT", "/projects/full/erasures/papers", {"spec": {"match": {"texts": ["nobody"]}}})
     scope = house.centre.store.scope("full")
-    until(lambda: scope.get("Dataset", "papers").status.get("latest"), "the version to be ready", 20)
+    until(lambda: scope.get("Dataset", "papers").status.get("latest"), "the version to be ready")
     return house
 
 

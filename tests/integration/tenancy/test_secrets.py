@@ -9,6 +9,7 @@ import pytest
 
 from atoll.compute.resources import WORKLOAD
 from atoll.core.store import Create
+from running import files_of
 
 from .conftest import House
 
@@ -33,9 +34,8 @@ def test_no_route_and_no_file_shows_a_value(house: House) -> None:
     shown = everything_shown(house, "red", "seen")
     assert HIDDEN not in shown
     assert stored not in shown
-    for path in house.home.rglob("*"):
-        if path.is_file():
-            assert HIDDEN.encode() not in path.read_bytes(), path
+    for path, data in files_of(house.home):
+        assert HIDDEN.encode() not in data, path
     assert stat.S_IMODE((house.home / "run" / "secrets.key").stat().st_mode) == 0o600
 
 

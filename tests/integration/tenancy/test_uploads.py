@@ -14,6 +14,7 @@ from atoll.core.resources import Resource
 from atoll.core.store import Create
 from atoll.data.files import create_file
 from atoll.data.imports import DATASET_IMPORT
+from running import files_of
 
 from .conftest import House
 
@@ -38,7 +39,7 @@ def stored(house: House, name: str, project: str = "red") -> Resource:
 
 
 def is_in_clear(house: House, data: bytes) -> bool:
-    return any(data in path.read_bytes() for path in (house.home / "blobs").rglob("*") if path.is_file())
+    return any(data in found for _, found in files_of(house.home / "blobs"))
 
 
 @pytest.fixture(scope="module")

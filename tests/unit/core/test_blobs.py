@@ -113,7 +113,7 @@ def test_many_fetch_to_one_path_at_once(folder: BlobStore, tmp_path: Path) -> No
     ready, errors = threading.Barrier(5), []
 
     def fetch() -> None:
-        ready.wait(10)
+        ready.wait(60)
         try:
             BlobStore(folder.url).fetch(blob.digest, tmp_path / "target")
         except BaseException as error:
@@ -123,7 +123,7 @@ def test_many_fetch_to_one_path_at_once(folder: BlobStore, tmp_path: Path) -> No
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert errors == []
     assert (tmp_path / "target").read_bytes() == DATA * 4
     assert not (tmp_path / "target.part").exists()
@@ -246,13 +246,13 @@ def test_writers_of_the_same_bytes_do_not_disturb_each_other(folder: BlobStore) 
     ready = threading.Barrier(6)
 
     def put() -> None:
-        ready.wait(10)
+        ready.wait(60)
         BlobStore(folder.url).put_bytes(DATA)
 
     threads = [threading.Thread(target=put) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert folder.read(digest_of(DATA)) == DATA
     assert [p.name for p in Path(folder._root).rglob("*") if p.is_file()] == [digest_of(DATA)[9:]]

@@ -108,14 +108,14 @@ def test_of_many_observers_at_once_one_acquires(
     ready = threading.Barrier(6)
 
     def acquire(number: int) -> None:
-        ready.wait(10)
+        ready.wait(60)
         won.append(observers[number].acquire("lead", f"n{number}", TTL_S))
 
     threads = [threading.Thread(target=acquire, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     holders = [lease for lease in won if lease is not None]
     assert len(won) == 6
     assert holders == [observers[0].read("lead")]
@@ -130,13 +130,13 @@ def test_many_can_take_at_once_and_the_last_one_holds(
     ready = threading.Barrier(6)
 
     def take(number: int) -> None:
-        ready.wait(10)
+        ready.wait(60)
         taken.append(observers[number].take("node/n", f"a{number}"))
 
     threads = [threading.Thread(target=take, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert sorted(lease.epoch for lease in taken) == [1, 2, 3, 4, 5, 6]
     assert observers[0].read("node/n") == max(taken, key=lambda lease: lease.epoch)

@@ -346,7 +346,7 @@ def test_live_threads_never_reconcile_one_key_at_the_same_time(sqlite_store: Sto
     feed = Feed(store)
     runner = LoopRunner(loop_of(store, Recorder(answer)), feed, workers=4)
     runner.start()
-    assert done.wait(30)
+    assert done.wait(60)
     runner.stop()
     feed.stop()
     assert overlaps == []
@@ -360,7 +360,7 @@ def test_a_live_loop_reacts_to_a_change_without_waiting_for_the_resync(sqlite_st
     runner = LoopRunner(loop_of(store, controller), feed)
     runner.start()
     make(store)
-    assert seen.wait(30)
+    assert seen.wait(60)
     runner.stop()
     feed.stop()
 
@@ -374,7 +374,7 @@ def test_a_live_loop_that_is_fenced_says_so(sqlite_store: Store, clock: VirtualC
     feed = Feed(store)
     runner = LoopRunner(Loop(store, SystemClock(), [Recorder(_finish)], random.Random(1), fence), feed)
     runner.start()
-    assert runner.fenced.wait(30)
+    assert runner.fenced.wait(60)
     runner.stop()
     feed.stop()
 
@@ -395,6 +395,6 @@ def test_the_feed_reader_survives_an_unexpected_error(sqlite_store: Store) -> No
     feed = Feed(store)
     runner = LoopRunner(loop_of(store, Broken(lambda key, world: seen.set())), feed)
     runner.start()
-    assert seen.wait(30)
+    assert seen.wait(60)
     runner.stop()
     feed.stop()

@@ -206,7 +206,7 @@ def test_a_take_over_waits_for_a_fenced_write_under_way(
         return "u1"
 
     def take() -> None:
-        is_inside.wait(10)
+        is_inside.wait(60)
         leases.take("lead", "b")
         order.append("taken")
         is_taken.set()
@@ -214,7 +214,7 @@ def test_a_take_over_waits_for_a_fenced_write_under_way(
     thread = threading.Thread(target=take)
     thread.start()
     Store(opened(url), clock, new_uid).everything().write([Create("Thing", "red", "one", {})], old.fence)
-    thread.join(10)
+    thread.join(60)
     assert order == ["written", "taken"]
 
 
@@ -288,6 +288,6 @@ def test_a_store_in_memory_is_safe_for_threads(clock: VirtualClock) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert len(store.everything().find_all("Thing")) == store.head() == 80
     database.close()

@@ -265,7 +265,7 @@ def test_tokens_are_reserved_and_the_rest_comes_back() -> None:
     thread = threading.Thread(target=lambda: ended.append(pace.begin(40)))
     thread.start()
     pace.settle(70, 65)
-    thread.join(10)
+    thread.join(60)
     assert (ended, pace.spent) == ([False], 95)
     assert "budget of 100 tokens" in pace.ended
 

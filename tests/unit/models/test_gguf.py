@@ -19,7 +19,9 @@ from atoll.models import gguf as reader
 from atoll.models.formats import read_gguf
 from atoll.models.gguf import ArrayValue, is_gguf, read_header
 
-_FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_FUZZ = settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @pytest.fixture(scope="module")

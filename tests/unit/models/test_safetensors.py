@@ -15,7 +15,9 @@ from safetensors.numpy import save_file
 from atoll.core.errors import AtollError, IntegrityError, Invalid
 from atoll.models.safetensors import HEADER_BYTES_MAX, read_file_header, read_folder_header
 
-_FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_FUZZ = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 def _entry(begin: int = 0, end: int = 8, dtype: object = "F32", shape: object = (2,)) -> dict[str, object]:
