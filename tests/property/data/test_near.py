@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from atoll.data.engine.annotate.minhash import band_keys
 from atoll.data.engine.curate.corpus import Corpus
 from atoll.data.engine.dedup import Near, candidates, near, raw, verify
+from atoll.data.engine.dedup.exact import groups
 from atoll.data.engine.dedup.forest import members_of
 from atoll.data.engine.dedup.verify import jaccards, shingle_sets
 from atoll.data.engine.hashing import powers
@@ -54,7 +55,7 @@ def test_clusters_lie_between_the_sure_pairs_and_all_pairs(texts: list[str], dat
     members = np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))))
     with tempfile.TemporaryDirectory() as folder:
         corpus = corpus_of(Path(folder) / "corpus", texts, batch_rows=4, near=NEAR)
-        found = near.find(corpus, stages_in(Path(folder) / "stages"), NEAR, members)
+        found = near.find(corpus, stages_in(Path(folder) / "stages"), NEAR, members, groups(corpus))
         index = indices(corpus)
     equal = np.array([[one == other for one in texts] for other in texts])
     both = members[:, None] & members[None, :]
@@ -115,7 +116,7 @@ def check_components(texts: list[str], members: np.ndarray, cluster_bytes: int, 
         patch.setattr(near, "CLUSTER_BYTES", cluster_bytes)
         patch.setattr(verify, "CLUSTER_BYTES", cluster_bytes)
         patch.setattr(verify, "PORTION_BYTES", cluster_bytes // 2 + 1)
-        found = near.find(corpus, stages_in(Path(folder) / "stages"), NEAR, members)
+        found = near.find(corpus, stages_in(Path(folder) / "stages"), NEAR, members, groups(corpus))
         verifies = proposed(corpus, Path(folder) / "again") & (indices(corpus) >= NEAR.threshold)
     first = np.array([texts.index(text) for text in texts])  # who stands for a text may differ from who is a member
     equal = first[:, None] == first[None, :]

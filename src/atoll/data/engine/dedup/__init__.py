@@ -68,11 +68,12 @@ def find_duplicates(corpus: Corpus, stages: Stages, spec: Dedup, members: Mask, 
         reasons[reason] = lost
         kept[lost] = False
 
+    equal = exact.groups(corpus)
     if spec.exact:
-        drop("exact_duplicate", losers(exact.groups(corpus), kept, rank))
+        drop("exact_duplicate", losers(equal, kept, rank))
     if spec.url:
         drop("url_duplicate", losers(urls.groups(corpus, stages), kept, rank))
-    clusters = near.find(corpus, stages, spec.near or Near(), kept)
+    clusters = near.find(corpus, stages, spec.near or Near(), kept, equal)
     if spec.near:
         drop("near_duplicate", losers(clusters.members, kept, rank))
     cuts = None

@@ -21,6 +21,9 @@ from atoll.data.engine.hashing import U64
 SHARD_BYTES = 64 << 20
 """Bytes of text for each shard, about."""
 
+SHARDS_FEW, SHARD_BYTES_MIN = 4, 4 << 20
+"""A corpus that would fit in one is sorted in some shards all the same, of so many bytes or more: work for several."""
+
 RECORDS = "records"
 """A file of records: where its parts begin (int64, one more than parts), then the columns one behind the other."""
 
@@ -30,7 +33,8 @@ Columns = Mapping[str, type[np.generic]]
 
 def shards_of(text_bytes: int) -> int:
     """How many shards a corpus of so many bytes is sorted in: a power of two."""
-    return 1 << max(0, -(-text_bytes // SHARD_BYTES) - 1).bit_length()
+    wanted = max(-(-text_bytes // SHARD_BYTES), min(SHARDS_FEW, text_bytes // SHARD_BYTES_MIN))
+    return 1 << max(0, wanted - 1).bit_length()
 
 
 def save_by_hash(folder: Path, hashes: U64, shards: int, columns: Mapping[str, NDArray[Any]]) -> None:
