@@ -33,6 +33,7 @@ LARGEST_MB = int(os.environ.get("ATOLL_BENCH_MB", "160"))
 PAIR_MB = min(640, LARGEST_MB)
 """What two workers are given: enough that starting them says little."""
 ROUNDS = 3
+RECIPE = {"preset": "web-en", "privacy": {}}
 LANGUAGES = {"en": ("web-en", "eng", "space"), "zh": ("web-zh", "cmn", "character")}
 DEDUP_ONLY = {"preset": "documents", "min_characters": 0, "rules": [], "questions": {"enabled": False}}
 
@@ -197,10 +198,13 @@ def _growth(folder: Path) -> dict[str, Any]:
     seconds = []
     for size in sizes:
         file = corpora.grown(folder / f"grown-{size}.jsonl", size)
-        cpu_s, _ = _curate([file], folder / f"grown-{size}", {"preset": "web-en", "privacy": {}})
+        cpu_s, alone_s = _curate([file], folder / f"grown-{size}", RECIPE)
         seconds.append(cpu_s)
         figures[f"cpu_s_{size}_mb"] = round(cpu_s, 2)
     figures["memory_alone_mb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+    if sizes[-1] > PAIR_MB:
+        pairs_s = [_curate([file], folder / f"grown-pair-{number}", RECIPE, 2)[1] for number in range(ROUNDS)]
+        figures[f"scaling_2_workers_{sizes[-1]}_mb"] = round(alone_s / statistics.median(pairs_s), 2)
     # 1 where twice the text costs twice as much
     if len(sizes) > 1:
         figures["growth"] = round((seconds[-1] / seconds[0]) / (sizes[-1] / sizes[0]), 3)
@@ -217,10 +221,9 @@ def _workers(folder: Path) -> dict[str, float]:
     """How much sooner two workers are done than one, median of pairs, one after the other; how much the machine allows:
     two runs at once against one; and the largest any of two workers got, its shared pages counted whole."""
     file = corpora.grown(folder / f"grown-{PAIR_MB}.jsonl", PAIR_MB)
-    recipe = {"preset": "web-en", "privacy": {}}
 
     def wall_s(name: str, workers: int) -> float:
-        return _curate([file], folder / name, recipe, workers)[1]
+        return _curate([file], folder / name, RECIPE, workers)[1]
 
     ratios, ceilings = [], []
     for number in range(ROUNDS):
@@ -230,7 +233,7 @@ def _workers(folder: Path) -> dict[str, float]:
             together_s = max(both.map(wall_s, [f"one-{number}", f"other-{number}"], [1, 1]))
         ceilings.append(2 * alone_s / together_s)
     with Watched("atoll.data.engine.runtimes.worker") as watched:
-        _curate([file], folder / "watched", recipe, 2)
+        _curate([file], folder / "watched", RECIPE, 2)
     return {
         "scaling_2_workers": round(statistics.median(ratios), 2),
         "scaling_2_runs_at_once": round(statistics.median(ceilings), 2),
