@@ -69,7 +69,7 @@ def test_clusters_lie_between_the_sure_pairs_and_all_pairs(texts: list[str], dat
 
 def proposed(corpus: Corpus, folder: Path) -> np.ndarray:
     """The candidate pairs as a matrix."""
-    found = candidates.candidates(corpus, stages_in(folder), NEAR)
+    found = candidates.candidates(corpus, stages_in(folder), NEAR, groups(corpus).firsts)
     pairs = found.standing[np.concatenate([np.empty((0, 2), np.int64), *(_pairs_in(path) for path in found.pairs)])]
     result = np.zeros((len(corpus), len(corpus)), bool)
     result[pairs[:, 0], pairs[:, 1]] = result[pairs[:, 1], pairs[:, 0]] = True

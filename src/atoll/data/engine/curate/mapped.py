@@ -29,5 +29,10 @@ def portions(path: Path, portion_bytes: int) -> Iterator[tuple[slice, pa.RecordB
     edges = np.flatnonzero(np.diff(starts[:-1] // portion_bytes)) + 1
     for start, stop in pairwise([0, *edges.tolist(), batch.num_rows]):
         yield slice(start, stop), batch.slice(start, stop - start)
-        if _LET_GO is not None:
-            mapped.madvise(_LET_GO)
+        let_go(mapped)
+
+
+def let_go(mapped: mmap.mmap) -> None:
+    """Have no page of a mapped file in memory; the file is what it was."""
+    if _LET_GO is not None:
+        mapped.madvise(_LET_GO)

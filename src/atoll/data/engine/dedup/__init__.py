@@ -70,7 +70,7 @@ def find_duplicates(corpus: Corpus, stages: Stages, spec: Dedup, members: Mask, 
 
     equal = exact.groups(corpus)
     if spec.exact:
-        drop("exact_duplicate", losers(equal, kept, rank))
+        drop("exact_duplicate", losers(equal.first, kept, rank))
     if spec.url:
         drop("url_duplicate", losers(urls.groups(corpus, stages), kept, rank))
     clusters = near.find(corpus, stages, spec.near or Near(), kept, equal)

@@ -11,6 +11,8 @@ Signatures are held as their lowest bytes: 112 bytes a text, on disk, mapped. No
 
 from __future__ import annotations
 
+import mmap
+import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +22,9 @@ from numpy.typing import NDArray
 
 from atoll.data.engine.annotate.minhash import rows_of_band
 from atoll.data.engine.curate.corpus import Batch, Corpus
+from atoll.data.engine.curate.mapped import let_go
 from atoll.data.engine.dedup import raw
-from atoll.data.engine.dedup.exact import Indices, digests, grouped
+from atoll.data.engine.dedup.exact import Indices
 from atoll.data.engine.dedup.forest import Pairs, distinct
 from atoll.data.engine.dedup.spec import Near
 from atoll.data.engine.hashing import mix_one, powers
@@ -51,6 +54,14 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
+class _Joined:
+    batches: tuple[Batch, ...]
+    noted: tuple[Path, ...]
+    near: Near
+    standing: Indices
+
+
+@dataclass(frozen=True, slots=True)
 class _Bands:
     numbers: range
     rows: int
@@ -60,16 +71,18 @@ class _Bands:
     texts: Path
 
 
-def candidates(corpus: Corpus, stages: Stages, near: Near) -> Candidates:
-    """The candidate pairs of all texts of the corpus; by stages, with the keys of one band in memory."""
+def candidates(corpus: Corpus, stages: Stages, near: Near, firsts: Indices) -> Candidates:
+    """The candidate pairs of all texts of the corpus; by stages, with the keys of one band in memory. firsts: the first
+    document of each text, ordered by digest."""
     rows = rows_of_band(near.threshold, near.permutations)
     bands = near.permutations // rows
     noted = stages.map("dedup-keys", _note_batch, [(batch, rows, bands) for batch in corpus])
-    joined = stages.map("dedup-sketch", _join_batches, [(list(corpus), noted, near)] if noted else [], "file")
-    if not joined:
+    if not noted:
         return Candidates(np.empty(0, np.int64), np.empty((0, near.permutations), np.uint8), [])
+    filled = np.concatenate([raw.read(place / FILLED, np.bool_) for place in noted])
+    standing = firsts[filled[firsts]]
+    joined = stages.map("dedup-sketch", _join_batches, [_Joined(tuple(corpus), tuple(noted), near, standing)], "file")
     keys, batch_rows = tuple(folder / KEYS for folder in noted), tuple(batch.rows for batch in corpus)
-    standing = raw.read(joined[0] / STANDING, np.int64)
     at_once = max(1, BAND_TEXTS // max(1, len(standing)))
     numbers = [range(band, min(band + at_once, bands)) for band in range(0, bands, at_once)]
     items = [_Bands(some, rows, near, batch_rows, keys, joined[0]) for some in numbers]
@@ -231,23 +244,32 @@ def _note_batch(item: tuple[Batch, int, int], folder: Path) -> None:
     raw.write(folder / FILLED, (signatures != 0xFFFFFFFF).any(axis=1))
 
 
-def _join_batches(item: tuple[list[Batch], list[Path], Near], folder: Path) -> None:
-    """Which documents stand for their texts, ordered by digest, and the sketches in that order, in one file."""
-    batches, noted, near = item
-    filled = np.concatenate([raw.read(place / FILLED, np.bool_) for place in noted])
-    _, firsts = grouped(*digests(Corpus(batches)))
-    standing = firsts[filled[firsts]]
+def _join_batches(item: _Joined, folder: Path) -> None:
+    """Which documents stand for their texts, and their sketches in that order, in one file."""
+    standing, width = item.standing, item.near.permutations
     raw.write(folder / STANDING, standing)
-    place_of = np.full(len(filled), -1, np.int64)
-    place_of[standing] = np.arange(len(standing))
-    shape = (len(standing), near.permutations)
     if not len(standing):
         raw.write(folder / SKETCH)
         return
-    sketch = np.memmap(folder / SKETCH, np.uint8, "w+", shape=shape)
-    for batch, place in zip(batches, noted, strict=True):
+    last = item.batches[-1]
+    place_of = np.full(last.first + last.rows, -1, np.int64)
+    place_of[standing] = np.arange(len(standing))
+    with (folder / SKETCH).open("wb+") as file:
+        _reserve(file.fileno(), len(standing) * width)
+        mapped = mmap.mmap(file.fileno(), 0)
+    sketch = np.frombuffer(mapped, np.uint8).reshape(len(standing), width)
+    for batch, place in zip(item.batches, item.noted, strict=True):
         places = place_of[batch.first : batch.first + batch.rows]
-        sketch[places[places >= 0]] = _sketch_in(place, near)[places >= 0]
+        sketch[places[places >= 0]] = _sketch_in(place, item.near)[places >= 0]
+        let_go(mapped)
+
+
+def _reserve(file: int, size: int) -> None:
+    """Make a file so large, on the disk: where there is no room, OSError now instead of a signal later."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.ftruncate(file, size)
 
 
 def _sketch_in(folder: Path, near: Near) -> Sketch:

@@ -6,6 +6,8 @@ texts; an opponent who builds collisions can only get a document of his own drop
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,9 +17,16 @@ Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
-def groups(corpus: Corpus) -> Indices:
-    """For every document the first document with an equal text; int64 (documents,)."""
-    return grouped(*digests(corpus))[0]
+class Equal(NamedTuple):
+    """first: int64, for every document the first with an equal text. firsts: those, ordered by digest."""
+
+    first: Indices
+    firsts: Indices
+
+
+def groups(corpus: Corpus) -> Equal:
+    """Which documents have equal texts."""
+    return Equal(*grouped(*digests(corpus)))
 
 
 def digests(corpus: Corpus) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

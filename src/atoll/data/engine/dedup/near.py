@@ -21,7 +21,7 @@ import numpy as np
 from atoll.data.engine.curate.corpus import Corpus
 from atoll.data.engine.dedup import raw
 from atoll.data.engine.dedup.candidates import Candidates, candidates, likeness
-from atoll.data.engine.dedup.exact import Indices, Mask
+from atoll.data.engine.dedup.exact import Equal, Indices, Mask
 from atoll.data.engine.dedup.forest import Pairs, apart, distinct, flatten, join, members_of, spanning
 from atoll.data.engine.dedup.spec import Near
 from atoll.data.engine.dedup.verify import CLUSTER_BYTES, Texts, verified
@@ -41,17 +41,17 @@ class Clusters:
     everything: Indices
 
 
-def find(corpus: Corpus, stages: Stages, near: Near, members: Mask, equal: Indices) -> Clusters:
-    """The clusters of near duplicates; heavy parts are stages named `dedup-…`. equal: as `exact.groups` has it."""
-    found = candidates(corpus, stages, near)
+def find(corpus: Corpus, stages: Stages, near: Near, members: Mask, equal: Equal) -> Clusters:
+    """The clusters of near duplicates; heavy parts are stages named `dedup-…`."""
+    found = candidates(corpus, stages, near, equal.firsts)
     is_member = np.zeros(len(corpus), bool)
-    is_member[equal[members]] = True  # by the document that stands for the text
+    is_member[equal.first[members]] = True  # by the document that stands for the text
     search = _Search(corpus, stages, near, found, is_member[found.standing])
     search.join()
     everything = np.ones(len(corpus), bool)
     return Clusters(
-        _least(equal, found.standing, search.members, members),
-        _least(equal, found.standing, search.everything, everything),
+        _least(equal.first, found.standing, search.members, members),
+        _least(equal.first, found.standing, search.everything, everything),
     )
 
 
