@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from atoll.core.errors import Invalid, NotFound
+from atoll.data.parquet import table_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,9 +143,8 @@ def read_split(store: BlobStore, manifest_digest: str, split: str) -> pa.Table:
 def read_shard(store: BlobStore, shard: Shard) -> pa.Table:
     """One shard as an Arrow table, its checksum verified."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    return pq.read_table(pa.BufferReader(store.read(shard.digest)))
+    return table_in(pa.BufferReader(store.read(shard.digest)))
 
 
 def split_of(manifest: Manifest, split: str) -> Split:

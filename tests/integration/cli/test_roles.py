@@ -56,7 +56,7 @@ def test_server_gateway_and_agent_run_as_separate_processes(tmp_path: Path) -> N
             done = centre.cli("get", "node", "far-1", "-o", "json", "--address", centre.address, "--key", admin(centre))
             return json.loads(done.stdout)["status"]["phase"] if done.returncode == 0 else ""
 
-        until(lambda: node() == "schedulable", "far-1 to join")
+        until(lambda: node() == "schedulable", "far-1 to join", 180)
         assert server.poll() is None
 
 

@@ -93,7 +93,7 @@ def test_a_deployment_embeds_through_the_gateway(up: Platform, tmp_path: Path) -
         run = curated(up, "meaning", source(tmp_path / "5.jsonl", texts), dedup=semantic)
         assert dropped(run) == {"semantic_duplicate": 1}
         assert sorted(server.asked) == sorted(texts.values())
-        until(lambda: up.read("Secret", "key-curationrun-meaning") is None, "the run's secret to go")
+        until(lambda: up.is_gone("Secret", "key-curationrun-meaning"), "the run's secret to go")
         with up.client() as client:
             assert client.get("ApiKey", "key-curationrun-meaning").spec["revoked"]
     finally:

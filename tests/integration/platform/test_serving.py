@@ -287,4 +287,4 @@ def test_deleting_a_deployment_lets_its_streams_end(up: Platform) -> None:
     with up.client() as client:
         client.delete("Deployment", "leaving")
     assert [chunk.choices[0].finish_reason for chunk in stream if chunk.choices][-1] == "length"
-    until(lambda: up.read("Deployment", "leaving") is None, "it to be gone")
+    until(lambda: up.is_gone("Deployment", "leaving"), "it to be gone")

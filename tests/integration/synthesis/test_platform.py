@@ -52,7 +52,7 @@ def test_a_run_asks_through_the_gateway_and_makes_a_version(up: Platform, model:
     assert len(rows(up, "reef-questions.v1", "qa_train")) == 16
     assert len(rows(up, "reef-questions.v1", "qa_heldout")) == 8
     assert run.status["counts"]["tokens"] == 2400
-    until(lambda: up.read("Secret", "key-synthesisrun-first") is None, "the run's secret to go")
+    until(lambda: up.is_gone("Secret", "key-synthesisrun-first"), "the run's secret to go")
     with up.client() as client:
         assert client.get("ApiKey", "key-synthesisrun-first").spec["revoked"]
         assert client.get("DatasetVersion", "reef-questions.v1").spec["parents"] == ["reefs.v1"]

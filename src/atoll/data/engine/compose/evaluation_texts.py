@@ -14,10 +14,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from atoll.core.errors import Invalid, Unavailable
 from atoll.data.manifest import read_manifest, read_shard
+from atoll.data.parquet import batches_in, open_parquet
 
 if TYPE_CHECKING:
     from atoll.core.blobs import BlobStore
@@ -92,11 +92,11 @@ def _of_records(path: Path) -> Iterator[str]:
 
 def _of_parquet(path: Path) -> Iterator[str]:
     try:
-        file = pq.ParquetFile(path)
+        file = open_parquet(path)
     except pa.ArrowInvalid as error:
         raise Invalid(f"{path} is not Parquet: {error}", field=FIELD) from error
     with file:
-        for batch in file.iter_batches(batch_size=1000):
+        for batch in batches_in(file, 1000):
             yield from strings_in(batch.to_pylist())
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from atoll.core.errors import Invalid
@@ -21,6 +20,7 @@ from atoll.data.archive import Opened
 from atoll.data.engine.curate.judge import KEPT, Check, checks_of, first_reasons
 from atoll.data.engine.curate.planning import plan_with
 from atoll.data.layout import path_of
+from atoll.data.parquet import table_in
 from atoll.data.recipes import Recipe, parse_recipe
 
 NOTES = "notes"
@@ -93,7 +93,7 @@ def _notes(opened: Opened) -> pa.Table:
     tables = []
     for number, shard in enumerate(shards.shards):
         with opened.open(path_of(NOTES, number), shard) as stream:
-            tables.append(pq.read_table(stream))
+            tables.append(table_in(stream))
     return pa.concat_tables(tables)
 
 

@@ -28,6 +28,7 @@ from atoll.data.engine.dedup.spec import Near
 from atoll.data.engine.dedup.verify import shingled
 from atoll.data.engine.hashing import U64
 from atoll.data.engine.kernel import kernel
+from atoll.data.parquet import batches_in, open_parquet
 
 ABOUT, DIGESTS, URLS, KEYS, ROWS, SKETCH, STARTS, SHINGLES = (
     *("run.json", "digests.npy", "urls.npy", "keys.npy", "rows.npy", "sketch.npy", "starts.npy", "shingles.u32"),
@@ -76,8 +77,8 @@ def entries_of(corpus: Corpus, numbers: Indices, near: Near) -> Iterator[Entries
 def entries_in(files: Sequence[Path]) -> Iterator[Entries]:
     """Those of the tables in Parquet files, portion by portion."""
     for file in files:
-        with pq.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(ROWS_AT_ONCE):
+        with open_parquet(file) as opened:
+            for batch in batches_in(opened, ROWS_AT_ONCE):
                 yield _from_table(batch)
 
 

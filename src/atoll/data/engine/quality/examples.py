@@ -14,11 +14,11 @@ from pathlib import Path
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from atoll.core.errors import Invalid
 from atoll.data.layout import MANIFEST, path_of
 from atoll.data.manifest import decode_manifest
+from atoll.data.parquet import batches_in, open_parquet
 
 PLAIN = (".txt", ".md", ".rst", ".html", ".htm")
 LINES = (".jsonl", ".jsonl.gz")
@@ -73,12 +73,12 @@ def _of_dataset(folder: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 def _of_parquet(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     try:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             there_are = file.schema_arrow.names
             for column in columns:
                 if column not in there_are:
                     raise _no_column(str(path), column, f"it has {', '.join(there_are)}")
-            for batch in file.iter_batches(columns=list(columns)):
+            for batch in batches_in(file, columns=columns):
                 yield pa.Table.from_batches([batch])
     except pa.ArrowInvalid as error:
         raise Invalid(f"{path} is not sound Parquet: {error}", field="input", hint="make it again") from error

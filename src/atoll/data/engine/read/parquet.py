@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from atoll.data.engine.read.content import Content
 from atoll.data.engine.read.item import Item, Quarantined, Unreadable
 from atoll.data.engine.read.records import Records
+from atoll.data.parquet import batches_in, open_parquet
 
 ROWS = 256
 BUFFER_BYTES = 1 << 20
@@ -24,18 +23,12 @@ CHAT_COLUMNS = (
 def read(content: Content) -> Iterator[Item]:
     """A text of every row of the file, or of its row groups from `start` up to `stop`."""
     try:
-        file = open_file(content.path or io.BytesIO(content.whole()))
+        file = open_parquet(content.path or io.BytesIO(content.whole()), BUFFER_BYTES)
         columns = _columns(file.schema_arrow, content)
         groups = list(range(content.start, content.stop or file.num_row_groups))
-        batches = file.iter_batches(ROWS, row_groups=groups, columns=columns, use_threads=False)
-        yield from _items(batches, content)
+        yield from _items(batches_in(file, ROWS, columns, groups), content)
     except (pa.ArrowException, OSError) as error:
         raise Unreadable(f"it is not sound Parquet: {_first_line(error)}") from error
-
-
-def open_file(source: Any) -> pq.ParquetFile:
-    """The file, set to hold little of it at a time."""
-    return pq.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER_BYTES)
 
 
 def _columns(schema: pa.Schema, content: Content) -> list[str]:

@@ -240,10 +240,10 @@ def _cut_groups(one: Part, part_bytes: int) -> list[Part]:
     """Runs of row groups of about the size; a file that is not Parquet stays whole, and is refused when read."""
     import pyarrow as pa
 
-    from atoll.data.engine.read.parquet import open_file
+    from atoll.data.parquet import open_parquet
 
     try:
-        metadata = open_file(one.files[0].path).metadata
+        metadata = open_parquet(one.files[0].path).metadata
         sizes = [metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)]
         rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
     except (pa.ArrowException, OSError):

@@ -16,6 +16,7 @@ from atoll.data.archive import Opened
 from atoll.data.engine.versions.rows import BATCH_ROWS
 from atoll.data.layout import members, parts_of
 from atoll.data.manifest import Split
+from atoll.data.parquet import batches_in, open_parquet
 
 TOP = 10
 KEYS_MAX = 50_000
@@ -57,7 +58,7 @@ def _counted(opened: Opened) -> dict[str, Counter[str]]:
         part = path.partition("/")[0]
         if part in DOCUMENT_SPLITS or (part == "notes" and not found["language"] and "train" in parts):
             with opened.open(path, shard) as stream:
-                _count(pq.ParquetFile(stream), found, with_sources=part != "notes")
+                _count(open_parquet(stream), found, with_sources=part != "notes")
     return found
 
 
@@ -66,7 +67,7 @@ def _count(file: pq.ParquetFile, found: dict[str, Counter[str]], *, with_sources
     wanted = [name for name in ("language", "url", "source") if name in there and (with_sources or name == "language")]
     if not wanted:
         return
-    for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
+    for batch in batches_in(file, BATCH_ROWS, wanted):
         columns = {name: batch.column(name).to_pylist() for name in wanted}
         found["language"].update(str(code) for code in columns.get("language", ()) if code)
         if with_sources:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from atoll.data.archive import Opened
 from atoll.data.manifest import Shard
+from atoll.data.parquet import batches_in, open_parquet
 
 BATCH_ROWS = 2_048
 BUCKETS = 64
@@ -29,7 +29,7 @@ Place = tuple[int, int]
 def batches(opened: Opened, path: str, shard: Shard, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of one shard, a few at a time."""
     with opened.open(path, shard) as stream:
-        yield from pq.ParquetFile(stream).iter_batches(BATCH_ROWS, columns=list(columns) if columns else None)
+        yield from batches_in(open_parquet(stream), BATCH_ROWS, columns)
 
 
 def record_batch(batch: pa.RecordBatch, shard: int, first_row: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
