@@ -94,6 +94,12 @@ def _curate(inputs: list[Path], out: Path, recipe: dict[str, Any], workers: int 
     return cpu_s, time.monotonic() - started
 
 
+def _timed(file: Path, workers: int = 1) -> tuple[float, float]:
+    """CPU and wall seconds of a whole recipe over a file; what it made is removed, for it is larger than the file."""
+    with tempfile.TemporaryDirectory(dir=file.parent) as out:
+        return _curate([file], Path(out) / "out", RECIPE, workers)
+
+
 def _beside_rivals(language: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     preset, code, tokenization = LANGUAGES[language]
     file = corpora.write(language, folder / language)
@@ -198,12 +204,12 @@ def _growth(folder: Path) -> dict[str, Any]:
     seconds = []
     for size in sizes:
         file = corpora.grown(folder / f"grown-{size}.jsonl", size)
-        cpu_s, alone_s = _curate([file], folder / f"grown-{size}", RECIPE)
+        cpu_s, alone_s = _timed(file)
         seconds.append(cpu_s)
         figures[f"cpu_s_{size}_mb"] = round(cpu_s, 2)
     figures["memory_alone_mb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
     if sizes[-1] > PAIR_MB:
-        pairs_s = [_curate([file], folder / f"grown-pair-{number}", RECIPE, 2)[1] for number in range(ROUNDS)]
+        pairs_s = [_timed(file, 2)[1] for _ in range(ROUNDS)]
         figures[f"scaling_2_workers_{sizes[-1]}_mb"] = round(alone_s / statistics.median(pairs_s), 2)
     # 1 where twice the text costs twice as much
     if len(sizes) > 1:
@@ -222,18 +228,15 @@ def _workers(folder: Path) -> dict[str, float]:
     two runs at once against one; and the largest any of two workers got, its shared pages counted whole."""
     file = corpora.grown(folder / f"grown-{PAIR_MB}.jsonl", PAIR_MB)
 
-    def wall_s(name: str, workers: int) -> float:
-        return _curate([file], folder / name, RECIPE, workers)[1]
-
     ratios, ceilings = [], []
-    for number in range(ROUNDS):
-        alone_s = wall_s(f"alone-{number}", 1)
-        ratios.append(alone_s / wall_s(f"pair-{number}", 2))
+    for _ in range(ROUNDS):
+        alone_s = _timed(file)[1]
+        ratios.append(alone_s / _timed(file, 2)[1])
         with ThreadPoolExecutor(2) as both:
-            together_s = max(both.map(wall_s, [f"one-{number}", f"other-{number}"], [1, 1]))
+            together_s = max(found[1] for found in both.map(_timed, [file, file]))
         ceilings.append(2 * alone_s / together_s)
     with Watched("atoll.data.engine.runtimes.worker") as watched:
-        _curate([file], folder / "watched", RECIPE, 2)
+        _timed(file, 2)
     return {
         "scaling_2_workers": round(statistics.median(ratios), 2),
         "scaling_2_runs_at_once": round(statistics.median(ceilings), 2),
