@@ -75,7 +75,7 @@ def curate(
     from atoll.data.engine.runtimes.without_pandas import do_without_pandas
 
     wanted = recipe_from(recipe, preset)
-    if runtime != "ray":  # which uses pandas
+    if session.has_process and runtime != "ray":  # which uses pandas
         do_without_pandas()
     with board() as shown:
         progress = _Progress(shown, str(out))

@@ -60,7 +60,7 @@ def atoll(
     key: ApiKey = None,
     project: Project = None,
 ) -> None:
-    context.obj = Session(home, address, key, project)
+    context.obj = Session(home, address, key, project, has_process=bool(context.obj))
 
 
 roles.add_to(app, RUN)
@@ -82,5 +82,5 @@ for _access in (keys, members, secrets, budgets, vouchers, usage, statement, gat
 
 
 def run() -> None:
-    """Entry point of the `atoll` script."""
-    app()
+    """Entry point of the `atoll` script, whose process is the command's alone."""
+    app(obj=True)

@@ -41,12 +41,16 @@ _GLOBALS: dict[str, Any] = {"home": Home, "address": Address, "key": ApiKey, "pr
 
 @dataclass(slots=True)
 class Session:
-    """One run of a command: what was asked for globally, and a client made when first needed."""
+    """One run of a command: what was asked for globally, and a client made when first needed.
+
+    has_process: the process was started for it, and ends with it.
+    """
 
     home_given: Path | None = None
     address_given: str | None = None
     key_given: str | None = None
     project_given: str | None = None
+    has_process: bool = False
     _client: Client | None = field(default=None, repr=False)
 
     @property

@@ -2,13 +2,14 @@
 
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.data.engine.dedup import Dedup, Lines, repeats
+from atoll.data.engine.dedup import Dedup, Lines, repeats, shards
 from duplicates import corpus_of, stages_in
 
 
@@ -52,14 +53,15 @@ LINE = st.sampled_from(["a b c", "abc", "ab\tc ", "\u3000海 島\u00a0", "海島
     st.randoms(use_true_random=False),
     st.integers(1, 4),
     st.integers(2, 3),
+    st.sampled_from([1, shards.SHARD_BYTES_MIN]),
 )
-def test_what_is_cut_equals_the_definition(
-    unit: str, texts: list[str], random, characters_min: int, documents_min: int
+def test_what_is_cut_equals_the_definition_in_however_many_shards(
+    unit: str, texts: list[str], random, characters_min: int, documents_min: int, shard_bytes_min: int
 ) -> None:
     lines = Lines(unit, characters_min, documents_min)
     ranks = random.sample(range(len(texts)), len(texts))
     sources = [random.random() < 0.8 for _ in texts]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patch.object(shards, "SHARD_BYTES_MIN", shard_bytes_min):
         corpus = corpus_of(Path(folder) / "corpus", texts, batch_rows=2)
         taken = np.ones(len(texts), bool)
         stages = stages_in(Path(folder) / "stages")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ def test_a_curation_ends_with_its_funnel_and_its_cost(desk: Desk) -> None:
     assert any(line.startswith("personal data: email ") for line in lines)
     assert "CPU seconds" in lines[-3] and lines[-2].startswith("4 could not be read: ")
     assert lines[-1].startswith("the dataset is in ")
+
+
+def test_a_command_that_is_called_in_another_process_leaves_that_its_pandas(desk: Desk) -> None:
+    assert (desk.folder / "said.txt").exists()
+    assert not [finder for finder in sys.meta_path if type(finder).__module__.endswith("without_pandas")]
 
 
 def test_a_curation_in_json_tells_counts_funnel_and_figures(desk: Desk, made: Path) -> None:

@@ -23,7 +23,10 @@ OWN = -1
 
 
 def gathered(texts: pa.StringArray, rows: I64, instead: Mapping[int, bytes] | None = None) -> pa.StringArray:
-    """The strings of `rows`, int64 in any order and as often as named; `instead` has the UTF-8 of some rows."""
+    """The strings of `rows`, int64 in any order and as often as named; `instead` has the UTF-8 of some rows.
+
+    ArrowCapacityError where they have more bytes than one column holds.
+    """
     assert not texts.null_count, "a column of strings has nulls"
     data, starts = utf8_of(texts)
     instead = instead or {}
