@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from atoll.data.engine.annotate.minhash import band_keys
 from atoll.data.engine.curate.corpus import Corpus
+from atoll.data.engine.curate.mapped import PORTION_BYTES, Rows
 from atoll.data.engine.dedup import Near, candidates, near, raw, verify
 from atoll.data.engine.dedup.exact import groups
 from atoll.data.engine.dedup.forest import members_of
@@ -181,3 +182,21 @@ def test_a_large_bucket_proposes_linearly_many_pairs_that_connect_its_families(
     connected = sum(roots[a] == roots[b] for a in range(texts) for b in range(a) if family[a] == family[b])
     assert connected >= 0.99 * sum(family[a] == family[b] for a in range(texts) for b in range(a))
     assert all(family[roots[a]] == family[a] for a in range(texts))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 8))
+def test_sketches_in_a_file_give_the_pairs_of_those_in_memory(seed: int, families: int) -> None:
+    texts, width = 3 * PORTION_BYTES // 112, 112  # so that no portion holds all
+    random = np.random.default_rng(seed)
+    sketch = random.integers(0, 256, (families, width), np.uint8)[random.integers(0, families, texts)]
+    keys = random.integers(0, texts, texts).astype(np.uint64)
+    with tempfile.TemporaryDirectory() as folder:
+        raw.write(Path(folder) / "sketch", sketch)
+        held = Rows(Path(folder) / "sketch", width)
+        in_file = candidates.pairs_of(keys, held, 8, candidates.agreements_min(Near()))
+        some = np.flatnonzero(random.random(texts) < 0.01)
+        assert (held[some] == sketch[some]).all()
+    pairs = members_of(in_file)
+    assert (in_file == candidates.pairs_of(keys, sketch, 8, candidates.agreements_min(Near()))).all()
+    assert (pairs[:, 0] < pairs[:, 1]).all() and (keys[pairs[:, 0]] == keys[pairs[:, 1]]).all()

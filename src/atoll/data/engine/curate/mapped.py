@@ -1,4 +1,5 @@
-"""A batch's documents read by memory map, portion by portion, so that little of the file is resident at once."""
+"""Files read by memory map, portion by portion, so that little of a file is resident at once: a batch's documents, and
+rows of an array."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from atoll.data.engine.scan import utf8_of
 
@@ -30,6 +32,24 @@ def portions(path: Path, portion_bytes: int) -> Iterator[tuple[slice, pa.RecordB
     for start, stop in pairwise([0, *edges.tolist(), batch.num_rows]):
         yield slice(start, stop), batch.slice(start, stop - start)
         let_go(mapped)
+
+
+class Rows:
+    """An array of bytes in a file, uint8 (rows, width)."""
+
+    def __init__(self, path: Path, width: int) -> None:
+        with path.open("rb") as file:
+            self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._rows = np.frombuffer(self._mapped, np.uint8).reshape(-1, width)
+
+    def __getitem__(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """A copy of the rows at `places`, which ascend; uint8 (places, width)."""
+        result = np.empty((len(places), self._rows.shape[1]), np.uint8)
+        edges = np.flatnonzero(np.diff(places // (PORTION_BYTES // self._rows.shape[1]))) + 1
+        for start, stop in pairwise([0, *edges.tolist(), len(places)]):
+            np.take(self._rows, places[start:stop], axis=0, out=result[start:stop])
+            let_go(self._mapped)
+        return result
 
 
 def let_go(mapped: mmap.mmap) -> None:

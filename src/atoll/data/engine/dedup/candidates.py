@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from atoll.data.engine.annotate.minhash import rows_of_band
 from atoll.data.engine.curate.corpus import Batch, Corpus
-from atoll.data.engine.curate.mapped import let_go
+from atoll.data.engine.curate.mapped import Rows, let_go
 from atoll.data.engine.dedup import raw
 from atoll.data.engine.dedup.exact import Indices
-from atoll.data.engine.dedup.forest import Pairs, distinct
+from atoll.data.engine.dedup.forest import Pairs, distinct, members_of, pairs_from
 from atoll.data.engine.dedup.spec import Near
 from atoll.data.engine.hashing import mix_one, powers
 from atoll.data.engine.kernel import inner, kernel
@@ -96,18 +96,21 @@ def agreements_min(near: Near) -> int:
     return max(1, int(np.floor(near.permutations * near.threshold - DEVIATIONS * deviation)))
 
 
-def pairs_of(keys: NDArray[np.uint64], sketch: Sketch, first_row: int, least: int) -> Pairs:
+def pairs_of(keys: NDArray[np.uint64], sketch: Sketch | Rows, first_row: int, least: int) -> Pairs:
     """The candidate pairs among texts with these band keys, each once, ascending.
 
-    sketch: uint8 (texts, permutations). first_row: the row after the band.
+    sketch: uint8 (texts, permutations), of which some rows are in memory at a time. first_row: the row after the band.
     """
     order, starts = _buckets(keys)
     parts = []
     for begin, stop in _portions(starts):
         bounds = starts[begin : stop + 1]
         members = order[bounds[0] : bounds[-1]]
-        found = _pair_buckets(members, bounds - bounds[0], sketch, first_row, least, BUCKET_MAX, NEIGHBOURS)
-        parts.append(found)
+        by_number = np.argsort(members)
+        numbers, places = members[by_number], np.empty_like(members)
+        places[by_number] = np.arange(len(members))
+        found = _pair_buckets(places, bounds - bounds[0], sketch[numbers], first_row, least, BUCKET_MAX, NEIGHBOURS)
+        parts.append(pairs_from(numbers[members_of(found)]))
     return distinct(np.concatenate([np.empty(0, np.uint64), *parts]))
 
 
@@ -278,9 +281,11 @@ def _sketch_in(folder: Path, near: Near) -> Sketch:
 
 def _pair_bands(item: _Bands, folder: Path) -> None:
     standing = raw.read(item.texts / STANDING, np.int64)
-    sketch = _sketch_in(item.texts, item.near)
-    parts = [np.empty(0, np.uint64)]
-    for band in item.numbers if len(standing) else ():
+    if not len(standing):
+        return raw.write(folder / PAIRS)
+    sketch = Rows(item.texts / SKETCH, item.near.permutations)
+    parts = []
+    for band in item.numbers:
         keys = np.concatenate([_keys_of(band, *place) for place in zip(item.keys, item.batch_rows, strict=True)])
         parts.append(pairs_of(keys[standing], sketch, (band + 1) * item.rows, agreements_min(item.near)))
     raw.write(folder / PAIRS, parts[-1] if len(item.numbers) == 1 else distinct(np.concatenate(parts)))

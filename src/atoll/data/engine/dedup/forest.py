@@ -25,6 +25,12 @@ def members_of(pairs: Pairs) -> Indices:
     return result
 
 
+def pairs_from(members: Indices) -> Pairs:
+    """The pairs of these members, int64 (pairs, 2), the smaller first."""
+    result: Pairs = members[:, 0].astype(np.uint64) << _HALF | members[:, 1].astype(np.uint64)
+    return result
+
+
 def distinct(pairs: Pairs) -> Pairs:
     """The different ones, ascending."""
     ordered = np.sort(pairs)  # a hundred times faster than numpy's own way, which hashes
