@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from atoll.serving.gateway import upstream
+from atoll.serving.gateway.exchange import ATTEMPTS_MAX
 from atoll.serving.router import circuit_break_s
 from integration.gateway.conftest import IMPATIENT, Running
 from integration.gateway.control import Control, wait_until
@@ -123,6 +124,43 @@ def test_engines_closing_without_an_answer_are_each_asked_once(
         chat(gateway)
     assert caught.value.status_code == 502
     assert chat(gateway) == "".join(WORDS)
+
+
+HELD = {"queue_max": 10, "wait_s": 60}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_its_only_replica_died_over_waits_for_the_next(
+    start: Start, control: Control, engine: Engine, other: Engine, stream: bool
+) -> None:
+    """As in a rolling update: the old one goes with a request before the gateway has heard of the new one."""
+    control.add_model("tiny", [engine.url], hold=HELD)
+    gateway = start()
+    engine.hold_at = 0
+    answers: list[str] = []
+    asking = threading.Thread(target=lambda: answers.append(chat(gateway, stream)))
+    asking.start()
+    wait_until(lambda: len(engine.requests) == 1, "the old replica has the request")
+    engine.stop()
+    wait_until(lambda: gateway.ask(lambda: gateway.gateway.dispatch.waiting) == 1, "the request waits")
+    control.add_model("tiny", [other.url], hold=HELD)
+    gateway.follow(control)
+    asking.join(60)
+    assert answers == ["".join(WORDS)]
+    assert len(other.requests) == 1
+    gateway.wait_for_rest()
+
+
+def test_a_request_that_ends_every_replica_is_not_asked_for_ever(
+    start: Start, control: Control, engine: Engine
+) -> None:
+    control.add_model("tiny", [engine.url], hold=HELD)
+    gateway = start()
+    engine.drops = 100
+    with pytest.raises(openai.InternalServerError) as caught:
+        chat(gateway)
+    assert (caught.value.status_code, 100 - engine.drops) == (502, ATTEMPTS_MAX)
+    gateway.wait_for_rest()
 
 
 def test_connection_that_went_stale_is_replaced_unseen(gateway: Running, engine: Engine) -> None:

@@ -29,7 +29,7 @@ from atoll.serving.gateway.http import Request
 from atoll.serving.gateway.records import Told, finish_record, record_of, recorder_head
 from atoll.serving.gateway.relay import Relay, meter
 from atoll.serving.gateway.snapshot import NO_PROJECT, Key, Model, Replica
-from atoll.serving.gateway.upstream import ConnectFailed, Stalled
+from atoll.serving.gateway.upstream import Broken, ConnectFailed, Stalled
 from atoll.serving.gateway.usage import NO_TOKENS, Tokens
 
 if TYPE_CHECKING:
@@ -365,6 +365,8 @@ class Exchange:
             self._ask(place)
         elif isinstance(error, ConnectFailed):
             self._wait(None)
+        elif isinstance(error, Broken):
+            self._wait(error)  # the last one died over it: its successor may not be known yet
         else:
             self._fail(error)
 
