@@ -8,8 +8,8 @@ and the line says so. CPU seconds of whole commands less those of the same comma
 what it costs to start, to load libraries, models and machine code, is told apart. ATOLL_BENCH_MB (default 160) is the
 size of the largest corpus, 2000 the one the figures are told for.
 
-Speed is measured on the known corpora with texts like theirs up to BESIDE_MB, so that starting says little, and growth
-on such texts alone (`corpora.grown`): most of them are kept, some are near duplicates.
+Speed is measured on the known corpora, and once more with texts like theirs up to BESIDE_MB, of which most are kept and
+some are near duplicates (`corpora.grown`); growth and workers on such texts alone.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,24 @@ from parts.processes import Watched
 
 HERE = Path(__file__).parent
 LARGEST_MB = int(os.environ.get("ATOLL_BENCH_MB", "160"))
-PAIR_MB = min(640, LARGEST_MB)
-"""What two workers are given: enough that starting them says little."""
-BESIDE_MB = 32
+BESIDE_MB = 16
 ROUNDS = 3
 RECIPE = {"preset": "web-en", "privacy": {}}
-LANGUAGES = {"en": ("web-en", "eng", "space"), "zh": ("web-zh", "cmn", "character")}
+ROUNDS_SHORT = 5
+"""Of runs that take seconds."""
 DEDUP_ONLY = {"preset": "documents", "min_characters": 0, "rules": [], "questions": {"enabled": False}}
+
+
+@dataclass(frozen=True, slots=True)
+class _Language:
+    """Our preset, datatrove's code of the language and Data-Juicer's way to cut it."""
+
+    preset: str
+    datatrove: str
+    juicer: str
+
+
+LANGUAGES = {"en": _Language("web-en", "eng", "space"), "zh": _Language("web-zh", "cmn", "character")}
 
 
 def main() -> None:
@@ -104,40 +116,67 @@ def _timed(file: Path, workers: int = 1) -> tuple[float, float]:
         return _curate([file], Path(out) / "out", RECIPE, workers)
 
 
+@dataclass(frozen=True, slots=True)
+class _Speed:
+    """What a text of `size_mb` took us and datatrove, CPU seconds: the whole recipe without its start, and the MinHash
+    signatures alone."""
+
+    size_mb: float
+    recipe_s: float
+    start_s: float
+    signatures_s: float
+    datatrove_recipe_s: float
+    datatrove_signatures_s: float
+
+
 def _beside_rivals(language: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    preset, code, tokenization = LANGUAGES[language]
+    """Speed on the known corpus; the same with texts like its own, which are mostly kept, so that every filter looks at
+    them; exactness."""
     known = corpora.write(language, folder / language)
-    file = corpora.filled(language, folder / f"{language}-filled" / "corpus.jsonl", BESIDE_MB)
-    size_mb = corpora.text_mb(file)
-    few = corpora.few(file, folder / f"{language}-few" / "corpus.jsonl")
-    recipe = {"preset": preset, "privacy": {}}
-    ours = [_curate([file], folder / f"{language}-{n}", recipe)[0] for n in range(ROUNDS)]
-    starts = [_curate([few], folder / f"{language}-few-{n}", recipe)[0] for n in range(ROUNDS)]
-    home = rivals.environment("curation", *rivals.DATATROVE)
-    lid = corpora.language_model()
-    datatrove, started = (_rival(home, "datatrove_recipe.py", str(path.parent), code, str(lid)) for path in (file, few))
-    datatrove = {name: value - started[name] for name, value in datatrove.items()}
-    juicer = _rival(rivals.environment("juicer", *rivals.DATA_JUICER), "juicer_minhash.py", str(file), tokenization)
-    signature_s = statistics.median(corpora.signature_cpu_s(file) for _ in range(ROUNDS))
-    start_s = statistics.median(starts)
-    cpu_s = statistics.median(ours) - start_s
+    filled = corpora.filled(language, folder / f"{language}-filled" / "corpus.jsonl", BESIDE_MB)
+    found = _speed(language, known, folder / "known")
+    kept = _speed(language, filled, folder / "filled")
+    home = rivals.environment("juicer", *rivals.DATA_JUICER)
+    juicer = _rival(home, "juicer_minhash.py", str(filled), LANGUAGES[language].juicer)
     figures = {
-        "mb_per_cpu_s": round(size_mb / cpu_s, 2),
-        "start_cpu_s": round(start_s, 2),
-        "datatrove_ratio": round(datatrove["recipe_cpu_s"] / cpu_s, 1),
-        "minhash_mb_per_cpu_s": round(size_mb / signature_s, 1),
-        "minhash_ratio_datatrove": round(datatrove["signature_cpu_s"] / signature_s),
-        "minhash_ratio_data_juicer": round(juicer["signature_cpu_s"] / signature_s),
-        "minhash_ratio_data_juicer_bare": round(juicer["bare_cpu_s"] / signature_s),
+        "start_cpu_s": round(found.start_s, 2),
+        "mb_per_cpu_s": round(found.size_mb / found.recipe_s, 2),
+        "datatrove_ratio": round(found.datatrove_recipe_s / found.recipe_s, 1),
+        "mb_per_cpu_s_mostly_kept": round(kept.size_mb / kept.recipe_s, 2),
+        "datatrove_ratio_mostly_kept": round(kept.datatrove_recipe_s / kept.recipe_s, 1),
+        "minhash_mb_per_cpu_s": round(kept.size_mb / kept.signatures_s, 1),
+        "minhash_ratio_datatrove": round(kept.datatrove_signatures_s / kept.signatures_s),
+        "minhash_ratio_data_juicer": round(juicer["signature_cpu_s"] / kept.signatures_s),
+        "minhash_ratio_data_juicer_bare": round(juicer["bare_cpu_s"] / kept.signatures_s),
         **_exactness(language, known, folder),
     }
     theirs = {
-        "datatrove_mb_per_cpu_s": round(size_mb / datatrove["recipe_cpu_s"], 3),
-        "datatrove_minhash_mb_per_cpu_s": round(size_mb / datatrove["signature_cpu_s"], 3),
-        "data_juicer_minhash_mb_per_cpu_s": round(size_mb / juicer["signature_cpu_s"], 3),
-        "data_juicer_minhash_bare_mb_per_cpu_s": round(size_mb / juicer["bare_cpu_s"], 3),
+        "datatrove_mb_per_cpu_s": round(found.size_mb / found.datatrove_recipe_s, 3),
+        "datatrove_mb_per_cpu_s_mostly_kept": round(kept.size_mb / kept.datatrove_recipe_s, 3),
+        "datatrove_minhash_mb_per_cpu_s": round(kept.size_mb / kept.datatrove_signatures_s, 3),
+        "data_juicer_minhash_mb_per_cpu_s": round(kept.size_mb / juicer["signature_cpu_s"], 3),
+        "data_juicer_minhash_bare_mb_per_cpu_s": round(kept.size_mb / juicer["bare_cpu_s"], 3),
     }
     return figures, theirs
+
+
+def _speed(language: str, file: Path, folder: Path) -> _Speed:
+    few = corpora.few(file, folder / f"{language}-few" / "corpus.jsonl")
+    recipe = {"preset": LANGUAGES[language].preset, "privacy": {}}
+    ours = [_curate([file], folder / f"{language}-{n}", recipe)[0] for n in range(ROUNDS_SHORT)]
+    starts = [_curate([few], folder / f"{language}-few-{n}", recipe)[0] for n in range(ROUNDS_SHORT)]
+    start_s = statistics.median(starts)
+    home, lid = rivals.environment("curation", *rivals.DATATROVE), str(corpora.language_model())
+    code = LANGUAGES[language].datatrove
+    theirs, started = (_rival(home, "datatrove_recipe.py", str(path.parent), code, lid) for path in (file, few))
+    return _Speed(
+        corpora.text_mb(file),
+        statistics.median(ours) - start_s,
+        start_s,
+        statistics.median(corpora.signature_cpu_s(file) for _ in range(ROUNDS_SHORT)),
+        theirs["recipe_cpu_s"] - started["recipe_cpu_s"],
+        theirs["signature_cpu_s"] - started["signature_cpu_s"],
+    )
 
 
 def _rival(home: Path, script: str, *arguments: str) -> dict[str, Any]:
@@ -203,23 +242,23 @@ def _privacy(folder: Path) -> dict[str, float]:
 
 
 def _growth(folder: Path) -> dict[str, Any]:
-    """CPU seconds and the largest resident size of any process over growing corpora."""
-    sizes = [size for size in (10, 40, 160, 640, 2000) if size <= LARGEST_MB]
-    figures: dict[str, Any] = {}
-    seconds = []
-    for size in sizes:
-        file = corpora.grown(folder / f"grown-{size}.jsonl", size)
-        cpu_s, alone_s = _timed(file)
-        seconds.append(cpu_s)
-        figures[f"cpu_s_{size}_mb"] = round(cpu_s, 2)
+    """CPU seconds of one process over growing corpora, and the largest resident size it had."""
+    sizes = _sizes()
+    seconds = [_timed(_grown(folder, size))[0] for size in sizes]
+    figures = {f"cpu_s_{size}_mb": round(cpu_s, 2) for size, cpu_s in zip(sizes, seconds, strict=True)}
     figures["memory_alone_mb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
-    if sizes[-1] > PAIR_MB:
-        pairs_s = [_timed(file, 2)[1] for _ in range(ROUNDS)]
-        figures[f"scaling_2_workers_{sizes[-1]}_mb"] = round(alone_s / statistics.median(pairs_s), 2)
     # 1 where twice the text costs twice as much
     if len(sizes) > 1:
         figures["growth"] = round((seconds[-1] / seconds[0]) / (sizes[-1] / sizes[0]), 3)
     return figures
+
+
+def _sizes() -> list[int]:
+    return [size for size in (10, 40, 160, 640, 2000) if size <= LARGEST_MB]
+
+
+def _grown(folder: Path, size_mb: int) -> Path:
+    return corpora.grown(folder / f"grown-{size_mb}.jsonl", size_mb)
 
 
 def _plotted(growth: dict[str, Any]) -> dict[str, Any]:
@@ -228,26 +267,31 @@ def _plotted(growth: dict[str, Any]) -> dict[str, Any]:
     return {"x": "text, MB", "y": "CPU seconds", "points": points}
 
 
-def _workers(folder: Path) -> dict[str, float]:
-    """How much sooner two workers are done than one, median of pairs, one after the other; how much the machine allows:
-    two runs at once against one; and the largest any of two workers got on the largest corpus, its shared pages counted
-    whole."""
-    file = corpora.grown(folder / f"grown-{PAIR_MB}.jsonl", PAIR_MB)
-    ratios, ceilings = [], []
-    for _ in range(ROUNDS):
-        alone_s = _timed(file)[1]
-        ratios.append(alone_s / _timed(file, 2)[1])
-        with ThreadPoolExecutor(2) as both:
-            together_s = max(found[1] for found in both.map(_timed, [file, file]))
-        ceilings.append(2 * alone_s / together_s)
+def _workers(folder: Path) -> dict[str, Any]:
+    """How much sooner two workers are done than one, by size of the text, medians of rounds in which one follows the
+    other; how much the machine allows: two runs at once against one; and the largest any of two workers got, its shared
+    pages counted whole."""
+    figures: dict[str, Any] = {}
+    for size in _sizes()[-3:]:
+        rounds = [_timed(_grown(folder, size))[1] / _timed(_grown(folder, size), 2)[1] for _ in range(ROUNDS)]
+        figures[f"scaling_2_workers_{size}_mb"] = round(statistics.median(rounds), 2)
+    figures["scaling_2_workers"] = figures[f"scaling_2_workers_{size}_mb"]
     with Watched("atoll.data.engine.runtimes.worker") as watched:
-        _timed(corpora.grown(folder / f"grown-{LARGEST_MB}.jsonl", LARGEST_MB), 2)
-    return {
-        "scaling_2_workers": round(statistics.median(ratios), 2),
-        "scaling_2_runs_at_once": round(statistics.median(ceilings), 2),
+        _timed(_grown(folder, size), 2)
+    at_once = statistics.median(_at_once(_grown(folder, min(size, 640))) for _ in range(ROUNDS))
+    return figures | {
+        "scaling_2_runs_at_once": round(at_once, 2),
         "memory_mb": max(watched.resident_mb),
         "workers_watched": len(watched.resident_mb),
     }
+
+
+def _at_once(file: Path) -> float:
+    """How much sooner two whole runs are done together than one after the other."""
+    alone_s = _timed(file)[1]
+    with ThreadPoolExecutor(2) as both:
+        together_s = max(found[1] for found in both.map(_timed, [file, file]))
+    return 2 * alone_s / together_s
 
 
 if __name__ == "__main__":
