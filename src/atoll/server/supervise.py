@@ -16,10 +16,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from atoll.compute.agent.main import ASKING
 from atoll.core.errors import Unavailable
 from atoll.core.files import write_json
 from atoll.core.settings import Settings
@@ -35,11 +37,13 @@ HAND_OVER_S = 10.0
 
 @dataclass(slots=True)
 class Role:
-    """One role process and its history."""
+    """One role process and its history. `holds_back` are signals that wait until the role itself lets them through:
+    one that has something to end would be ended by them while it still starts."""
 
     name: str
     command: list[str]
     listener: socket.socket | None
+    holds_back: tuple[signal.Signals, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     failures: int = 0
@@ -60,8 +64,8 @@ def up(settings: Settings, ready: Callable[[bool], None] = lambda _: None) -> in
         supervisor = Supervisor(settings)
         try:
             supervisor.start()
-            supervisor.wait_until_ready()
-            ready(is_first_start)
+            if supervisor.wait_until_ready():
+                ready(is_first_start)
             supervisor.watch()
         finally:
             supervisor.stop()
@@ -84,13 +88,18 @@ class Supervisor:
         self._roles = [
             Role("server", ["atoll.server.main", "--home", home], inner),
             *self._gateways(home, doors),
-            Role("agent", ["atoll.compute.agent.main", "--home", home, "--join", self._inner, "--stop-tasks"], None),
+            Role(
+                "agent",
+                ["atoll.compute.agent.main", "--home", home, "--join", self._inner, "--stop-tasks"],
+                None,
+                ASKING,
+            ),
         ]
         if settings.node:
             self._roles[-1].command += ["--node", settings.node]
         if not settings.database:  # with the database in the home, a centre is who holds this lock, and nobody else
             self._roles[-1].command += ["--centre-lock", str(settings.home / "run" / "server.lock")]
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ASKING:
             signal.signal(number, lambda *_: self._stopping.set())
 
     def _gateways(self, home: str, doors: list[socket.socket]) -> list[Role]:
@@ -110,16 +119,18 @@ class Supervisor:
         for role in self._roles:
             self._start(role)
 
-    def wait_until_ready(self) -> None:
-        """Until the door answers; Unavailable with the end of the logs when it does not."""
+    def wait_until_ready(self) -> bool:
+        """Until the door answers, or until told to stop: then False. Unavailable with the end of the logs when the door
+        does not answer in time."""
         deadline = time.monotonic() + READY_S
         while not self._stopping.is_set():
             if _answers(self._settings.host, self._settings.port):
-                return
+                return True
             self._restart_ended()
             if time.monotonic() > deadline:
                 raise Unavailable(f"the platform did not start within {READY_S:g} s\n{self._log_tails()}")
             self._stopping.wait(0.05)
+        return False
 
     def watch(self) -> None:
         """Keep the roles alive until told to stop."""
@@ -142,7 +153,7 @@ class Supervisor:
         if role.listener is not None:
             environment[LISTEN_FD] = str(role.listener.fileno())
             passed.append(role.listener.fileno())
-        with (self._settings.home / "logs" / f"{role.name}.log").open("ab") as log:
+        with (self._settings.home / "logs" / f"{role.name}.log").open("ab") as log, _held_back(role.holds_back):
             role.process = subprocess.Popen(
                 [sys.executable, "-m", *role.command],
                 stdin=subprocess.DEVNULL,
@@ -166,6 +177,16 @@ class Supervisor:
 
     def _log_tails(self) -> str:
         return "\n".join(_tail(self._settings.home / "logs" / f"{role.name}.log") for role in self._roles)
+
+
+@contextmanager
+def _held_back(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
+    """Processes started in the block begin with these signals blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stop(roles: list[Role], within_s: float) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from atoll.compute.agent.main import ASKING
 from atoll.compute.runtime.shim import lease_clock_s
 from fault.compute.life import SLEEPER, is_alive, kill, processes_of, record, unique, until, written
 from fault.compute.peer import AgentProcess, Peer
@@ -274,6 +275,23 @@ def test_an_agent_asked_to_end_with_its_tasks_stops_them_side_by_side(obedient: 
         assert told["state"] == "failed"
         assert told["reason"].startswith("stopped: its agent was asked to stop all tasks, killed when its grace was")
         assert processes_of(uid) == []
+
+
+def test_an_agent_asked_to_end_before_its_first_instruction_stops_what_it_finds(
+    obedient: AgentProcess, peer: Peer
+) -> None:
+    """Its parent holds the signal back until the agent can heed it."""
+    obedient.joined()
+    uid = peer.want(*SLEEPER)
+    starts(obedient, uid)
+    obedient.kill()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+    try:
+        obedient.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert obedient.end() == 0
+    assert processes_of(uid) == []
 
 
 def test_an_agent_that_cannot_reach_the_centre_ends_all_the_same(obedient: AgentProcess, peer: Peer) -> None:

@@ -39,11 +39,6 @@ def noted_pid(up: Platform) -> object:
     return (read_json(up.home / "agent" / "node.json") or {}).get("pid")
 
 
-def contact(up: Platform) -> int:
-    """When the agent last heard of the centre, on its own clock."""
-    return (up.home / "agent" / "contact.json").stat().st_mtime_ns
-
-
 def answer(up: Platform, key: str = "") -> int:
     """Tokens of one completion."""
     reply = up.openai(key, retries=5).chat.completions.create(
@@ -114,8 +109,6 @@ def test_a_supervisor_killed_with_everything_is_started_again_and_finds_its_task
             up.kill(*roles)
             up.start()
             until(lambda before=before: noted_pid(up) != before, "the next agent")  # type: ignore[misc]
-            contact_at = contact(up)  # one that just starts would not yet heed a Ctrl-C
-            until(lambda at=contact_at: contact(up) > at, "the agent to be at work")  # type: ignore[misc]
             up.reaches("Workload", "count", "running")
             assert len(starts(log)) == 1
             assert Path(f"/proc/{starts(log)[0]}").exists()
@@ -155,3 +148,16 @@ def test_a_workload_that_fails_says_its_last_line(up: Platform) -> None:
     assert "exited with code 7" in reason
     assert "out of cheese" in reason
     assert "after 2 restarts" in reason
+
+
+def test_a_ctrl_c_while_everything_still_starts_ends_the_tasks_that_are_found(tmp_path: Path) -> None:
+    log = tmp_path / "starts"
+    with platform(tmp_path / "home") as up:
+        with up.client() as client:
+            client.put("Workload", "count", counted_workload(log))
+        (task,) = until(lambda: starts(log), "the task to say it began")
+        up.kill("up", "server", "gateway", "agent")
+        up.launch()
+        up.pid("agent")  # its first instruction, at most
+        assert up.stop() == 0
+        assert not Path(f"/proc/{task}").exists()

@@ -49,19 +49,21 @@ LOCK_PATIENCE_S = 2.0
 FAREWELL_S = 5.0
 EXIT_CANNOT_BEGIN = 2
 EXIT_FENCED = 4
+ASKING = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask the agent to end; asked twice it does not wait for its tasks."""
 
 
 class Bell:
     """Wakes the main thread: from other threads, and, as the wake-up descriptor, from signals."""
 
     def __init__(self) -> None:
-        self.descriptor, self._write_end = os.pipe()
-        for end in (self.descriptor, self._write_end):
+        self.descriptor, self.wake_up_fd = os.pipe()
+        for end in (self.descriptor, self.wake_up_fd):
             os.set_blocking(end, False)
 
     def ring(self) -> None:
         try:
-            os.write(self._write_end, b".")
+            os.write(self.wake_up_fd, b".")
         except BlockingIOError:
             return  # it rings already
 
@@ -72,8 +74,20 @@ class Bell:
         except BlockingIOError:
             return
 
-    def ring_on_signals(self) -> None:
-        signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+
+class Ending:
+    """How often signals asked this process to end. A parent may hold them back for a child that it starts (see
+    `server.supervise`); from here on they come through."""
+
+    def __init__(self, bell: Bell) -> None:
+        self.asked = 0
+        for number in ASKING:
+            signal.signal(number, self._ask)
+        signal.set_wakeup_fd(bell.wake_up_fd, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)
+
+    def _ask(self, *_: object) -> None:
+        self.asked += 1
 
 
 class Agent:
@@ -87,18 +101,14 @@ class Agent:
         contact: ContactFile,
         link: Link,
         bell: Bell,
+        ending: Ending,
         parent: int | None,
     ) -> None:
         self._runtime, self._executor, self._outbox, self._link, self._bell = runtime, executor, outbox, link, bell
-        self._contact, self._parent = contact, parent
-        self._asked_to_end = 0
+        self._contact, self._ending, self._parent = contact, ending, parent
         self._wanted: tuple[Wanted, ...] | None = None
         self._forget: set[str] = set()
         self._forget_workloads: set[str] = set()
-
-    def end(self, *_: object) -> None:
-        """A signal asked the agent to end; asked twice it does not wait for its tasks."""
-        self._asked_to_end += 1
 
     def run(self, *, stop_tasks: bool) -> int:
         """Work until asked to end, fenced, or left by the parent; return the exit code."""
@@ -121,7 +131,7 @@ class Agent:
             return None
         if self._link.fatal is not None:
             return _farewell(self._link.fatal)
-        if self._asked_to_end:
+        if self._ending.asked:
             return self._stop_tasks() if stop_tasks else 0
         if self._is_parent_gone():
             log.warning("the parent process is gone; the tasks go on")
@@ -205,7 +215,7 @@ class Agent:
         log.info("stopping %d tasks", len(living))
         grace_s = max((report.stop_grace_s for report in living), default=0.0)
         deadline = time.monotonic() + grace_s + 2 * STOP_MARGIN_S
-        while living and self._asked_to_end == 1 and time.monotonic() < deadline:
+        while living and self._ending.asked == 1 and time.monotonic() < deadline:
             for report in living:
                 self._runtime.stop(report.uid, "its agent was asked to stop all tasks")
             self._wait(GLANCE_S)
@@ -216,7 +226,7 @@ class Agent:
 
     def _deliver_last(self, patience_s: float) -> None:
         deadline = time.monotonic() + patience_s
-        while self._outbox.due() and self._asked_to_end == 1 and time.monotonic() < deadline:
+        while self._outbox.due() and self._ending.asked == 1 and time.monotonic() < deadline:
             self._link.kick()
             self._wait(GLANCE_S)
             self._bell.hush()
@@ -297,7 +307,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def _begin(arguments: argparse.Namespace, bell: Bell) -> Agent:
+def _begin(arguments: argparse.Namespace, bell: Bell, ending: Ending) -> Agent:
     home = (arguments.home / "agent").absolute()
     key = key_source(arguments.key_file)
     key()
@@ -313,7 +323,7 @@ def _begin(arguments: argparse.Namespace, bell: Bell) -> Agent:
     contact, executor = ContactFile(home, arguments.centre_lock), Executor(runtime, home)
     link = Link(arguments.join, key, hello, outbox, contact, runtime.tail, executor.works, bell.ring)
     write_json(home / "node.json", {"node": node, "join": arguments.join, "pid": os.getpid(), "boot_id": boot_id()})
-    return Agent(runtime, executor, outbox, contact, link, bell, _parent_descriptor())
+    return Agent(runtime, executor, outbox, contact, link, bell, ending, _parent_descriptor())
 
 
 def _parent_descriptor() -> int | None:
@@ -329,14 +339,12 @@ def main(words: Sequence[str] | None = None) -> int:
     """The command line; see the module's docstring."""
     log_to_stderr("agent", os.environ.get("ATOLL_LOG_LEVEL") or "INFO")
     arguments, bell = _arguments(words), Bell()
+    ending = Ending(bell)
     try:
-        agent = _begin(arguments, bell)
+        agent = _begin(arguments, bell, ending)
     except (AtollError, OSError) as error:
         sys.stderr.write(f"atoll agent: {error}\n")
         return EXIT_CANNOT_BEGIN
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, agent.end)
-    bell.ring_on_signals()
     return agent.run(stop_tasks=arguments.stop_tasks)
 
 
