@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
 
 from atoll.core.files import read_json
@@ -148,6 +151,37 @@ def test_a_workload_that_fails_says_its_last_line(up: Platform) -> None:
     assert "exited with code 7" in reason
     assert "out of cheese" in reason
     assert "after 2 restarts" in reason
+
+
+def test_no_request_fails_while_the_only_engine_is_killed_again_and_again(up: Platform) -> None:
+    """Whole answers and streams alike: those under way go on on its successor, those that come wait for it."""
+    told: Counter[str] = Counter()
+    is_over = threading.Event()
+
+    def ask(stream: bool) -> None:
+        door = up.openai()
+        while not is_over.is_set():
+            try:
+                done = door.chat.completions.create(
+                    model="tiny", messages=[{"role": "user", "content": "hi"}], max_tokens=16, stream=stream
+                )
+                told["streams" if stream and list(done) else "whole"] += 1
+            except openai.OpenAIError as error:
+                told[f"failed: {error}"] += 1
+
+    asking = [threading.Thread(target=ask, args=(number % 2 == 1,)) for number in range(4)]
+    for thread in asking:
+        thread.start()
+    try:
+        for _ in range(3):
+            before = dict(told)
+            os.kill(engine_pid(up), signal.SIGKILL)
+            until(lambda seen=before: all(told[k] > seen.get(k, 0) + 2 for k in ("whole", "streams")), "answers", 120)  # type: ignore[misc]
+    finally:
+        is_over.set()
+        for thread in asking:
+            thread.join(60)
+    assert set(told) == {"whole", "streams"}
 
 
 def test_a_ctrl_c_while_everything_still_starts_ends_the_tasks_that_are_found(tmp_path: Path) -> None:
