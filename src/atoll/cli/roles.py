@@ -60,7 +60,7 @@ def up(
 
     given = {"home": session.home_given, "listen": listen, "node": node, "database": database, "blobs": blobs}
     settings = load(given | {"gateway_workers": gateway_workers})
-    code = supervise(settings, lambda is_first_start: _greet(settings, is_first_start))
+    code = supervise(settings, lambda is_first_start: _greet(settings, is_first_start), _part)
     raise typer.Exit(code)
 
 
@@ -75,6 +75,13 @@ def _greet(settings: Settings, is_first_start: bool) -> None:
     if is_first_start and saved is not None:
         line(f"admin key (first start, also in {path}): {saved.key}")
     note("Ctrl-C stops it")
+    sys.stdout.flush()
+
+
+def _part() -> None:
+    from atoll.cli.render import note
+
+    note("stopping what runs; Ctrl-C again does not wait for it")
     sys.stdout.flush()
 
 

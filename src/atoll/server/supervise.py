@@ -29,7 +29,9 @@ from atoll.server.processes import LISTEN_FD, PARENT_FD, bind, hold_lock, system
 from atoll.serving.gateway.workers import bind_group
 
 READY_S = 60.0
-STOP_S = {"agent": 25.0, "gateway": 15.0, "server": 12.0}
+STOP_S = {"agent": 90.0, "gateway": 15.0, "server": 12.0}
+"""An agent waits for its tasks, each as long as it may take to stop."""
+HURRIED_STOP_S = 3.0
 BACKOFF_MAX_S = 10.0
 STABLE_S = 30.0
 HAND_OVER_S = 10.0
@@ -50,11 +52,13 @@ class Role:
     due_at: float = field(default=0.0)
 
 
-def up(settings: Settings, ready: Callable[[bool], None] = lambda _: None) -> int:
-    """Run until SIGINT or SIGTERM; returns the exit code.
+def up(
+    settings: Settings, ready: Callable[[bool], None] = lambda _: None, stopping: Callable[[], None] = lambda: None
+) -> int:
+    """Run until SIGINT or SIGTERM; returns the exit code. A second signal ends the wait for tasks that stop.
 
-    `ready(is_first_start)` is called once the door answers. Conflict when the home is in use already,
-    Invalid when the port is.
+    `ready(is_first_start)` is called once the door answers, `stopping()` once asked to end.
+    Conflict when the home is in use already, Invalid when the port is.
     """
     settings.home.mkdir(parents=True, exist_ok=True)
     address = f"http://{settings.listen}"
@@ -67,6 +71,7 @@ def up(settings: Settings, ready: Callable[[bool], None] = lambda _: None) -> in
             if supervisor.wait_until_ready():
                 ready(is_first_start)
             supervisor.watch()
+            stopping()
         finally:
             supervisor.stop()
     return 0
@@ -77,7 +82,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._stopping = threading.Event()
+        self._stopping, self._hurry = threading.Event(), threading.Event()
         self._alive_read, self._alive_write = os.pipe()
         os.set_inheritable(self._alive_read, True)
         doors = _bind_doors(settings)
@@ -100,7 +105,10 @@ class Supervisor:
         if not settings.database:  # with the database in the home, a centre is who holds this lock, and nobody else
             self._roles[-1].command += ["--centre-lock", str(settings.home / "run" / "server.lock")]
         for number in ASKING:
-            signal.signal(number, lambda *_: self._stopping.set())
+            signal.signal(number, self._heed)
+
+    def _heed(self, *_: object) -> None:
+        (self._hurry if self._stopping.is_set() else self._stopping).set()
 
     def _gateways(self, home: str, doors: list[socket.socket]) -> list[Role]:
         """One role a gateway worker; the first is called as one without workers."""
@@ -140,9 +148,33 @@ class Supervisor:
     def stop(self) -> None:
         """Agent first, so that its last reports arrive; then gateway and server."""
         for name in ("agent", "gateway", "server"):
-            _stop([role for role in self._roles if role.name.partition("-")[0] == name], STOP_S[name])
+            self._stop([role for role in self._roles if role.name.partition("-")[0] == name], STOP_S[name])
         os.close(self._alive_write)
         os.close(self._alive_read)
+
+    def _stop(self, roles: list[Role], within_s: float) -> None:
+        """End these together, by force what takes longer. In a hurry they are asked again, and have little time."""
+        running = [role.process for role in roles if role.process is not None]
+        for process in running:
+            process.terminate()
+        if not self._have_ended(running, within_s, self._hurry):
+            for process in running:
+                process.terminate()
+            self._have_ended(running, HURRIED_STOP_S)
+        for process in running:
+            process.kill()
+            process.wait()
+
+    def _have_ended(
+        self, running: list[subprocess.Popen[bytes]], within_s: float, unless: threading.Event | None = None
+    ) -> bool:
+        """Wait for these to end, unless something else happens first."""
+        deadline = time.monotonic() + within_s
+        while any(process.poll() is None for process in running):
+            if time.monotonic() > deadline or (unless is not None and unless.is_set()):
+                return False
+            time.sleep(0.02)
+        return True
 
     def _start(self, role: Role) -> None:
         environment = {**os.environ, PARENT_FD: str(self._alive_read), "ATOLL_SYSTEM_KEY": system_key(self._settings)}
@@ -187,20 +219,6 @@ def _held_back(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _stop(roles: list[Role], within_s: float) -> None:
-    """End these together, by force what takes longer."""
-    running = [role.process for role in roles if role.process is not None]
-    for process in running:
-        process.terminate()
-    deadline = time.monotonic() + within_s
-    for process in running:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _bind_doors(settings: Settings) -> list[socket.socket]:

@@ -195,3 +195,19 @@ def test_a_ctrl_c_while_everything_still_starts_ends_the_tasks_that_are_found(tm
         up.pid("agent")  # its first instruction, at most
         assert up.stop() == 0
         assert not Path(f"/proc/{task}").exists()
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_task_that_will_not_stop(tmp_path: Path) -> None:
+    log = tmp_path / "starts"
+    stubborn = counted_workload(log)
+    stubborn["roles"][0] |= {"command": ["sh", "-c", f"trap '' TERM; echo $$ >> {log}; while :; do sleep 0.1; done"]}
+    with platform(tmp_path / "home") as up:
+        with up.client() as client:
+            client.put("Workload", "stubborn", stubborn | {"stop_grace_s": 600})
+        (task,) = until(lambda: starts(log), "the task to say it began")
+        assert up.process is not None
+        up.process.send_signal(signal.SIGINT)
+        until(lambda: "Ctrl-C again" in (up.home / "up.log").read_text(), "it to say what it does")
+        until(lambda: list(up.home.rglob("stop.json")), "the task to be asked to stop")
+        assert up.stop() == 0
+        assert processes(up.home, "atoll.server") == [] and Path(f"/proc/{task}").exists()
