@@ -23,7 +23,7 @@ import orjson
 import yaml
 
 from atoll.core.errors import Conflict, Invalid
-from atoll.core.files import write_bytes
+from atoll.core.files import disk_full_named, write_bytes
 from atoll.data.engine.curate.plan import Plan
 from atoll.data.engine.runtimes import runtime_of
 from atoll.data.engine.runtimes.stages import Runtime, cpu_s
@@ -78,30 +78,32 @@ def _curated(
     from atoll.data.engine.curate.fetch import fetched
     from atoll.data.engine.curate.known import indexed
     from atoll.data.engine.curate.planning import plan_of
-    from atoll.data.engine.curate.results import STATE, Folder, check_ours
+    from atoll.data.engine.curate.results import Folder
     from atoll.data.engine.curate.run import cpu_of
+    from atoll.data.engine.read import close as end_parsers
 
     plan = plan_of(task)
-    check_ours(out)
-    state = out / STATE
-    state.mkdir(parents=True, exist_ok=True)
+    state = _state_in(out)
     with _alone(state):
         ready = fetched(plan, None, state / "inputs", report=report)
         place = curation.Place(state, cache=str(state / "cache"), key=_key(plan, state), files=ready.files)
         known = indexed(ready.plan, ready.known, place, working, report)
         curated = curation.curate(known, place, working, report)
         working.close()
+        end_parsers()  # or what they took would not be counted
         report("finish", 0, None, "shard")
         used_s = cpu_of(working, started[1])
         figures = {"cpu_s": used_s, "seconds": round(time.monotonic() - started[0], 3), **figures}
         figures["mb_per_cpu_s"] = round(curated.input_bytes / 1e6 / used_s, 2) if used_s else 0.0
-        _, manifest = put(curated, Folder(out), figures, ready.parents)
+        _, manifest = put(curated, Folder(out), figures, ready.parents, figures["workers"])
         curation.remember(curated)
     return manifest, figures | {"input_bytes": curated.input_bytes}
 
 
 def sources_of(inputs: Sequence[str]) -> list[dict[str, Any]]:
-    """The sources inputs stand for: one of all files that have no name, one for each name, package and hub."""
+    """The sources inputs stand for: one of all files that have no name, one for each name, dataset, package and hub."""
+    from atoll.data.engine.read.dataset import is_dataset
+
     named: dict[str, list[str]] = {}
     elsewhere: list[dict[str, Any]] = []
     for given in inputs:
@@ -109,10 +111,15 @@ def sources_of(inputs: Sequence[str]) -> list[dict[str, Any]]:
         is_named = bool(equals) and name.isidentifier() and not os.path.exists(given)
         name, path = (name, path) if is_named else ("", given)
         kind = next((kind for start, kind in ELSEWHERE.items() if path.startswith(start)), "")
+        more = {"name": name} if name else {}
         if kind:
-            elsewhere.append({"kind": kind, "reference": path, **({"name": name} if name else {})})
-        else:
-            named.setdefault(name, []).extend(_paths(path))
+            elsewhere.append({"kind": kind, "reference": path, **more})
+            continue
+        for found in _paths(path):
+            if is_dataset(Path(found)):
+                elsewhere.append({"kind": "dataset", "reference": found, **more})
+            else:
+                named.setdefault(name, []).append(found)
     return [*(_source(name, paths) for name, paths in named.items()), *elsewhere]
 
 
@@ -159,6 +166,22 @@ def _value_of_python(path: Path) -> Any:
     if "recipe" not in found:
         raise Invalid(f"{path} defines no `recipe`", field="recipe", hint="recipe = Recipe(…), or a dict")
     return found["recipe"]
+
+
+def _state_in(out: Path) -> Path:
+    """The folder for the state of a run, made if need be; Invalid when `out` cannot be one of ours."""
+    from atoll.data.engine.curate.results import check_ours
+    from atoll.data.engine.read.dataset import STATE
+
+    state = out / STATE
+    try:
+        check_ours(out)
+        with disk_full_named(out):
+            state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{out} cannot be the folder of the dataset: {error.strerror}"
+        raise Invalid(message, field="out", hint="name a folder that can be written to") from error
+    return state
 
 
 @contextmanager

@@ -8,7 +8,9 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +25,26 @@ from atoll.data.engine.curate.tables import Tables
 from atoll.data.engine.dedup.entries import TABLE as INDEX
 from atoll.data.engine.questions.asking import SPLITS as QUESTION_SPLITS
 from atoll.data.engine.questions.asking import asked_in
-from atoll.data.manifest import DOCUMENT_COLUMNS, Manifest, Shard, Split
+from atoll.data.manifest import DOCUMENT_COLUMNS, Manifest, Split
 
 TABLES = ("notes", "rejected")
 QUARANTINED = "quarantined"
 QUARANTINED_SHOWN = 100
 
 
-def put(curated: Curated, result: Result, figures: dict[str, Any], parents: Sequence[str] = ()) -> tuple[str, Manifest]:
-    """Hand the shards and the manifest to `result`; the manifest and its digest.
+def put(
+    curated: Curated, result: Result, figures: dict[str, Any], parents: Sequence[str] = (), at_once: int = 1
+) -> tuple[str, Manifest]:
+    """Hand the shards, `at_once` at a time, and the manifest to `result`; the manifest and its digest.
 
     figures: processor seconds and the like, for the report. parents: digests of the manifests of dataset sources.
     """
-    splits = {name: _put(name, _shards(name, curated), result) for name in split_names(curated)}
-    tables = {name: _put(name, _shards(name, curated), result) for name in _table_names(curated)}
-    quarantined = _quarantined(curated)
-    if quarantined is not None:
-        tables[QUARANTINED] = _put(QUARANTINED, [quarantined], result)
+    with ThreadPoolExecutor(at_once) as pool:
+        splits = {name: _put(name, _shards(name, curated), result, pool) for name in split_names(curated)}
+        tables = {name: _put(name, _shards(name, curated), result, pool) for name in _table_names(curated)}
+        quarantined = _quarantined(curated)
+        if quarantined is not None:
+            tables[QUARANTINED] = _put(QUARANTINED, [quarantined], result, pool)
     manifest = _manifest(curated, splits, tables, list(parents))
     report = orjson.dumps(report_of(curated, manifest, figures), option=orjson.OPT_INDENT_2)
     return result.finish(manifest, report), manifest
@@ -95,11 +100,11 @@ def _manifest(curated: Curated, splits: dict[str, Split], tables: dict[str, Spli
     )
 
 
-def _put(name: str, shards: Iterable[tuple[Path, int]], result: Result) -> Split:
-    taken: list[Shard] = []
-    for number, (path, rows) in enumerate(shards):
-        taken.append(result.take(name, number, path, rows))
-    return Split(tuple(taken), sum(shard.rows for shard in taken))
+def _put(name: str, shards: Sequence[tuple[Path, int]], result: Result, pool: Executor) -> Split:
+    """Their digests and the disk take the time, and both let other threads go on."""
+    paths, rows = [path for path, _ in shards], [rows for _, rows in shards]
+    taken = tuple(pool.map(result.take, repeat(name), range(len(shards)), paths, rows))
+    return Split(taken, sum(rows))
 
 
 def _shards(name: str, curated: Curated) -> list[tuple[Path, int]]:

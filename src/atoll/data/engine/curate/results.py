@@ -14,10 +14,10 @@ from typing import Protocol
 from atoll.core.blobs import BlobStore, digest_of, digest_of_file
 from atoll.core.errors import Invalid
 from atoll.core.files import disk_full_named, sync, write_bytes
+from atoll.data.engine.read.dataset import STATE
 from atoll.data.layout import MANIFEST, parts_of, path_of
 from atoll.data.manifest import Manifest, Shard, decode_manifest, write_manifest
 
-STATE = ".work"
 REPORT = "report.json"
 
 
@@ -25,7 +25,7 @@ class Result(Protocol):
     """Takes the shards of a dataset in order, then its manifest."""
 
     def take(self, part: str, number: int, file: Path, rows: int) -> Shard:
-        """Take a Parquet file as shard `number` of a split or table."""
+        """Take a Parquet file as shard `number` of a split or table; several threads may at once."""
 
     def finish(self, manifest: Manifest, report: bytes) -> str:
         """Make the dataset exist; the digest of its manifest."""

@@ -82,7 +82,7 @@ def _curated(
         runtime.close()
     report("finish", 0, None, "shard")
     figures = {"cpu_s": cpu_of(runtime, started_cpu_s), "seconds": round(time.monotonic() - started_s, 3)}
-    digest, manifest = put(curated, Blobs(store), figures, inputs.parents)
+    digest, manifest = put(curated, Blobs(store), figures, inputs.parents, task_input.get("workers", 1))
     curation.remember(curated)
     figures_told = {"counts": manifest.counts, "funnel": manifest.funnel, "privacy": manifest.privacy}
     return {"manifest": digest, **figures_told, "languages": manifest.languages, **figures}
