@@ -150,6 +150,11 @@ class ServeInput:
     def is_generating(self) -> bool:
         return self.task == "generate"
 
+    @property
+    def flags(self) -> dict[str, Option]:
+        """The deployment's own options under the names of flags."""
+        return {name.replace("_", "-"): value for name, value in self.engine_options.items()}
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ServeInput:
         """The checked input; Invalid names the field at fault."""

@@ -119,8 +119,17 @@ class Recipe(ABC):
         """The rest of it, without the deployment's own options."""
 
     @abstractmethod
+    def calls_tools(self, spec: ServeInput, place: Place) -> bool:
+        """Whether it understands the model's notation of tool calls."""
+
     def capabilities(self, spec: ServeInput, place: Place) -> tuple[str, ...]:
         """What clients may ask of it."""
+        if not spec.is_generating:
+            return ("embedding",) if spec.task == "embed" else ("rerank",)
+        able = ["completion", "json_schema", "logprobs", "continuous_usage"]
+        if place.facts.chat_templates or "chat-template" in spec.flags:
+            able = ["chat", *able, *(["tools"] if self.calls_tools(spec, place) else [])]
+        return (*able, "lora") if place.adapters else tuple(able)
 
     def variables(self, spec: ServeInput, place: Place) -> dict[str, str]:
         """What it needs in its environment."""

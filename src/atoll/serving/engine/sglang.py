@@ -81,20 +81,14 @@ class Sglang(Recipe):
             *_adapter_arguments(place),
         ]
 
-    def capabilities(self, spec: ServeInput, place: Place) -> tuple[str, ...]:
-        if not spec.is_generating:
-            return ("embedding",) if spec.task == "embed" else ("rerank",)
-        able = ["completion", "json_schema", "logprobs", "continuous_usage"]
-        if place.facts.chat_templates or "chat-template" in _names(spec):
-            able = ["chat", *able]
-            able += ["tools"] if _has_tool_parser(spec, place) else []
-        return (*able, "lora") if place.adapters else tuple(able)
+    def calls_tools(self, spec: ServeInput, place: Place) -> bool:
+        return "tool-call-parser" in spec.flags or place.model_type in TOOL_PARSERS
 
 
 def _task_arguments(spec: ServeInput, place: Place) -> list[str]:
     if not spec.is_generating:
         return ["--is-embedding"]
-    if "tool-call-parser" in _names(spec) or place.model_type not in TOOL_PARSERS:
+    if "tool-call-parser" in spec.flags or place.model_type not in TOOL_PARSERS:
         return []
     return ["--tool-call-parser", TOOL_PARSERS[place.model_type]]
 
@@ -104,14 +98,6 @@ def _adapter_arguments(place: Place) -> list[str]:
         return []
     paths = [f"{name}={folder}" for name, folder in place.adapters.items()]
     return ["--enable-lora", "--max-loras-per-batch", str(len(paths) + 1), "--lora-paths", *paths]
-
-
-def _has_tool_parser(spec: ServeInput, place: Place) -> bool:
-    return "tool-call-parser" in _names(spec) or place.model_type in TOOL_PARSERS
-
-
-def _names(spec: ServeInput) -> set[str]:
-    return {name.replace("_", "-") for name in spec.engine_options}
 
 
 def serve(data: dict[str, Any]) -> None:

@@ -90,14 +90,8 @@ class Vllm(Recipe):
         cache = str(task.cache_dir() / "vllm")
         return {"VLLM_API_KEY": place.api_key, "VLLM_NO_USAGE_STATS": "1", "VLLM_CACHE_ROOT": cache}
 
-    def capabilities(self, spec: ServeInput, place: Place) -> tuple[str, ...]:
-        if not spec.is_generating:
-            return ("embedding",) if spec.task == "embed" else ("rerank",)
-        able = ["completion", "json_schema", "logprobs", "continuous_usage"]
-        if place.facts.chat_templates or "chat-template" in _names(spec):
-            able = ["chat", *able]
-            able += ["tools"] if _tool_parser(spec, place) else []
-        return (*able, "lora") if place.adapters else tuple(able)
+    def calls_tools(self, spec: ServeInput, place: Place) -> bool:
+        return bool(_tool_parser(spec, place))
 
 
 def _task_arguments(spec: ServeInput, place: Place) -> list[str]:
@@ -110,7 +104,7 @@ def _task_arguments(spec: ServeInput, place: Place) -> list[str]:
     parser = _tool_parser(spec, place)
     if parser:
         arguments.append("--enable-auto-tool-choice")
-        arguments += [] if "tool-call-parser" in _names(spec) else ["--tool-call-parser", parser]
+        arguments += [] if "tool-call-parser" in spec.flags else ["--tool-call-parser", parser]
     return arguments
 
 
@@ -134,12 +128,8 @@ def _rank(value: object) -> int:
 
 def _tool_parser(spec: ServeInput, place: Place) -> str:
     """The parser asked for, or the one of the model's family; "" when neither is known."""
-    named = {name.replace("_", "-"): value for name, value in spec.engine_options.items()}.get("tool-call-parser")
+    named = spec.flags.get("tool-call-parser")
     return str(named) if named is not None else TOOL_PARSERS.get(place.model_type, "")
-
-
-def _names(spec: ServeInput) -> set[str]:
-    return {name.replace("_", "-") for name in spec.engine_options}
 
 
 def serve(data: dict[str, Any]) -> None:
