@@ -248,7 +248,9 @@ class World:
     def _restart_agent_in_partition(self, machine: Machine) -> None:
         self._cut_network(machine)
         for _ in range(2):
-            self.after(self.rng.uniform(0.0, 30.0), lambda: self._kill_agent(machine))
+            at = self.time + self.rng.uniform(0.0, 30.0)
+            if at < FAULTS_S:
+                self.after(at - self.time, lambda: self._kill_agent(machine))
 
     def _pause(self, machine: Machine) -> None:
         seconds = min(self.rng.choice([2.0, 12.0, 25.0, 50.0, 90.0]), FAULTS_S - self.time)
