@@ -18,6 +18,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
+from typing import Literal, get_args
 
 from atoll.core.errors import Invalid
 from atoll.data.ranges import Range, outcome, range_of
@@ -87,9 +88,21 @@ LANGUAGE = "language"
 EXPRESSION_CHARACTERS_MAX = 1_000
 
 _CODE = re.compile(r"[a-z]{2,3}(-han[st])?")
-_PERSONAL = re.compile(r"pii_[a-z_]+")
+PrivacyKind = Literal[
+    "email",
+    "ip",
+    "phone",
+    "identity_card",
+    "bank_card",
+    "credit_code",
+    "passport",
+    "plate",
+    "secret",
+    "name",
+    "address",
+]
+_PERSONAL = frozenset(f"pii_{kind}" for kind in get_args(PrivacyKind))
 _DEFINED = re.compile(r"(quality|words)_[a-z][a-z0-9_]*")
-_CONDITIONS = (ast.Compare, ast.BoolOp)
 _SIGNS: dict[type[ast.cmpop], str] = {
     ast.Lt: "<",
     ast.LtE: "<=",
@@ -135,7 +148,8 @@ def parse_expression(
     """The condition written in `text`; raises Invalid naming `path`, the fault and what would be valid.
 
     extra: the columns `quality_NAME` and `words_NAME` that a recipe defines; None takes any such name.
-    refuse_constant: refuse comparisons that hold for every document or for none because of a column's range.
+    refuse_constant: refuse comparisons that hold for every document or for none, because of a column's range or
+    because they name no column, and a division by 0.
     """
     if len(text) > EXPRESSION_CHARACTERS_MAX:
         message = f"the expression has {len(text)} characters, the limit is {EXPRESSION_CHARACTERS_MAX}"
@@ -208,18 +222,25 @@ class _Checker:
             case ast.BinOp(left=left, op=op, right=right) if isinstance(op, _ARITHMETIC):
                 self._number(left)
                 self._number(right)
+                self._divisor(node)
             case _:
                 raise self._refused(node)
 
+    def _divisor(self, node: ast.BinOp) -> None:
+        is_zero = isinstance(node.op, ast.Div) and range_of(node.right, column_range) == (0.0, 0.0)
+        if is_zero and self.refuse_constant:
+            message = f"{self._part(node)!r} divides by 0"
+            raise Invalid(message, field=self.path, hint="divide by a column or by a number that is not 0")
+
     def _column(self, name: str) -> None:
         is_defined = name in self.extra if self.extra is not None else bool(_DEFINED.fullmatch(name))
-        if name in COLUMNS or name == "language_score" or _PERSONAL.fullmatch(name) or is_defined:
+        if name in COLUMNS or name == "language_score" or name in _PERSONAL or is_defined:
             return
         raise Invalid(f"there is no column {name!r}", field=self.path, hint=self._way_out(name))
 
     def _way_out(self, name: str) -> str:
         """What a column that is not there may have been meant to be."""
-        known = [*COLUMNS, LANGUAGE, "language_score", *sorted(self.extra or ())]
+        known = [*COLUMNS, LANGUAGE, "language_score", *sorted(_PERSONAL), *sorted(self.extra or ())]
         nearest = difflib.get_close_matches(name, known, n=3)
         guess = f"did you mean {_or(nearest)}? " if nearest else ""
         if _DEFINED.fullmatch(name):
@@ -239,21 +260,20 @@ class _Checker:
     def _depends(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> None:
         names = sorted({node.id for side in (left, right) for node in ast.walk(side) if isinstance(node, ast.Name)})
         holds = outcome(op, range_of(left, column_range), range_of(right, column_range))
-        if not names or holds is None:
+        if holds is None:
             return
         ranges = "; ".join(f"{name} runs from {_shown(column_range(name))}" for name in names)
         part = f"{self._part(left)} {_SIGNS[type(op)]} {self._part(right)}"
         where = "" if part == self.text else f" in {self.text!r}"
         message = f"{part!r}{where} holds for {'every document' if holds else 'no document'}"
-        raise Invalid(message, field=self.path, hint=ranges)
+        raise Invalid(message, field=self.path, hint=ranges or "it names no column; all columns: atoll data columns")
 
     def _part(self, node: ast.expr) -> str:
         return ast.get_source_segment(self.text, node) or type(node).__name__
 
     def _refused(self, node: ast.expr) -> Invalid:
-        wanted = "a condition is" if not isinstance(node, _CONDITIONS) else "a rule may hold"
         message = f"{self._part(node)!r} is not allowed in the rule {self.text!r}"
-        return Invalid(message, field=self.path, hint=f"{wanted} made of {_GRAMMAR}")
+        return Invalid(message, field=self.path, hint=f"a condition is made of {_GRAMMAR}")
 
 
 def _or(names: list[str]) -> str:

@@ -119,5 +119,7 @@ def test_what_is_refused_as_constant_is_constant(text: str) -> None:
     try:
         parse_expression(text)
     except Invalid as error:
+        if "divides by 0" in error.message:
+            return
         holds = evaluate(parse_expression(text, refuse_constant=False), TABLE)
         assert holds.all() if "every document" in error.message else not holds.any()

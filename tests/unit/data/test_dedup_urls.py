@@ -50,3 +50,10 @@ def test_documents_of_one_url_are_a_group_and_those_without_are_alone(tmp_path: 
     pages = ["", "http://a.b/1", "", "http://a.b/2", "http://A.b/1/"]
     corpus = corpus_of(tmp_path / "corpus", list("abcde"), batch_rows=2, url=pages)
     assert urls.groups(corpus, stages_in(tmp_path / "stages")).tolist() == [0, 1, 2, 3, 1]
+
+
+def test_what_stands_for_no_url_makes_no_group() -> None:
+    nothing = ["N/A", "unknown", " ", "#top", "about:blank", "-", "null"]
+    assert not urls.keys_of(nothing).any()
+    named = ["http://a.b/1", "//a.b/1", "a.b/1", "localhost.lan", "file:///a", "s3://a/b", "urn:isbn:1", "例子.中国/1"]
+    assert urls.keys_of(named).any(axis=1).all()

@@ -49,6 +49,11 @@ def test_a_budget_that_is_more_than_there_is_says_what_goes() -> None:
     assert "at most 1000 tokens go" in e.value.hint
     assert "repeat_max to 5" in e.value.hint
     assert drawn([10] * 50, [10] * 300, tokens=5000, repeat_max=5.0).tokens == 5000
+    with pytest.raises(Invalid) as e:
+        drawn([10] * 50, [10] * 300, tokens=500_000)
+    assert (
+        e.value.hint == "at most 1000 tokens go with these weights; or set its weight lower"
+    )  # 500 times is no option
 
 
 def test_a_weight_of_no_source_and_a_source_of_nothing_are_refused() -> None:

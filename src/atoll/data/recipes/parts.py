@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic_core import PydanticCustomError
 
 from atoll.core.errors import Invalid
-from atoll.data.rules import parse_expression
+from atoll.data.rules import PrivacyKind, parse_expression
 
 Share = Annotated[float, Field(ge=0, le=1)]
 RuleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -16,20 +16,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
 PresetName = Literal["documents", "web-en", "web-zh", "code", "instructions", "chat"]
 RuleSet = Literal["gopher_quality", "gopher_repetition", "c4", "fineweb"]
 ChineseWords = Literal["characters", "jieba"]
-PrivacyKind = Literal[
-    "email",
-    "ip",
-    "phone",
-    "identity_card",
-    "bank_card",
-    "credit_code",
-    "passport",
-    "plate",
-    "secret",
-    "name",
-    "address",
-]
 PrivacyAction = Literal["keep", "mask", "hash", "pseudonymise", "drop"]
+
+REPEAT_MOST = 16
+"""Times over a source may be taken, at most."""
 
 RESERVED_RULES = frozenset(
     {
@@ -233,7 +223,9 @@ class MixSpec(Part):
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="Weight of each source by its name; a source not named has weight 1."
     )
-    repeat_max: float = Field(default=1.0, ge=1, le=16, description="A source may be taken so many times over.")
+    repeat_max: float = Field(
+        default=1.0, ge=1, le=REPEAT_MOST, description="A source may be taken so many times over."
+    )
 
 
 class PackSpec(Part):

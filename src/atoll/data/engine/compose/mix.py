@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from atoll.core.errors import Invalid
 from atoll.data.engine.curate import plan
 from atoll.data.engine.hashing import U64, mix, seeded
+from atoll.data.recipes.parts import REPEAT_MOST
 
 I64 = NDArray[np.int64]
 
@@ -151,7 +152,8 @@ def _beyond(stocks: Sequence[_Stock], wanted: plan.Mix, total: int, most: float)
         f"{total} tokens at these weights want {round(share)} of the source {scarce.name!r}, which has "
         f"{scarce.tokens} and is taken at most {wanted.repeat_max:g} times over"
     )
-    hint = f"at most {int(most)} tokens go with these weights; or set repeat_max to {repeats:g}, or its weight lower"
+    repeat = f"repeat_max to {repeats:g}, or " if repeats <= REPEAT_MOST else ""
+    hint = f"at most {int(most)} tokens go with these weights; or set {repeat}its weight lower"
     return Invalid(message, field="recipe.mix.tokens", hint=hint)
 
 

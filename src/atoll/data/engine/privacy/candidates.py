@@ -37,6 +37,7 @@ from atoll.data.engine.privacy.utf8 import (
     han_at,
     is_digit,
     is_upper,
+    is_wide_upper,
     is_word,
 )
 from atoll.data.engine.scan import utf8_of
@@ -202,7 +203,7 @@ def _han(data: Bytes, begin: int, end: int, place: int, flags: Bytes, pairs: U32
 
 @inner
 def _wide(data: Bytes, begin: int, end: int, place: int, keys: U32, labels: U32, streets: U32) -> Found:
-    """Full-width forms: digits, the colon, the equals sign and the @."""
+    """Full-width forms: digits, capitals before them, the colon, the equals sign and the @."""
     if place + 2 >= end or data[place + 1] != 0xBC:
         return 0, place, place, place + 1
     if digit_width(data, end, place):
@@ -211,4 +212,18 @@ def _wide(data: Bytes, begin: int, end: int, place: int, keys: U32, labels: U32,
         return colon(data, begin, end, place, 3, keys, labels)
     if data[place + 2] == 0xA0:
         return mail(data, begin, end, place, 3)
+    if is_wide_upper(data, end, place):
+        return _wide_passport(data, end, place)
     return 0, place, place, place + 3
+
+
+@inner
+def _wide_passport(data: Bytes, end: int, place: int) -> Found:
+    """One or two full-width capitals and seven to nine digits."""
+    after = place + 3
+    if is_wide_upper(data, end, after):
+        after += 3
+    length, stop = digits_from(data, end, after)
+    if 7 <= length <= 9:
+        return a.PASSPORT, place, stop, stop
+    return 0, place, place, after

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import math
 import re
-import string
 from collections import Counter
 from collections.abc import Iterator
 
 from atoll.data.engine.privacy.kinds import Span
 
-_LOCAL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._%+\-]{0,62}[A-Za-z0-9_+\-])?\Z")
-_LOCAL_LETTERS = f"{string.ascii_letters}{string.digits}._%+-"
-_DOMAIN = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.){1,6}(?:[A-Za-z]{2,24}|xn--[A-Za-z0-9]{2,40})(?![A-Za-z0-9_])(?!-[A-Za-z0-9])"
+_LATIN = r"A-Za-z0-9\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
+_LOCAL = re.compile(rf"[{_LATIN}_](?:[{_LATIN}._%+\-]{{0,62}}[{_LATIN}_+\-])?\Z")
+_LOCAL_TAIL = re.compile(rf"[{_LATIN}._%+\-]*\Z")
+_LABEL = rf"(?:[{_LATIN}](?:[{_LATIN}\-]{{0,61}}[{_LATIN}])?|[\u0400-\u04ff0-9\-]{{1,40}}|[\u4e00-\u9fff]{{1,20}})"
+_TOP = (
+    r"(?:xn--[A-Za-z0-9]{2,40}|[A-Za-z]{2,24}|\u0440\u0444|\u0443\u043a\u0440"
+    r"|中国|中國|公司|网络|網絡|网址|香港|台湾|台灣|集团|商城|广告|公益|在线|中文网|企业)"
 )
+_DOMAIN = re.compile(rf"(?:{_LABEL}\.){{1,10}}{_TOP}(?!_?[A-Za-z0-9])(?!-[A-Za-z0-9])")
+"""Labels of one script each (RFC 5890, and Unicode TR 39): a text in another one goes on right behind."""
 _RESERVED = re.compile(r"(?i)(?:^|\.)(?:example\.(?:com|net|org)|example|invalid|test|localhost|localdomain|local)\Z")
 _NOT_DOMAINS = re.compile(
     r"(?i)\.(?:service|socket|target|mount|timer|slice|device|path|scope|png|jpe?g|gif|svg|webp|css|js|ts|py|html?|json|so"
@@ -75,7 +79,8 @@ def emails(text: str, start: int, stop: int) -> Iterator[Span]:
             yield Span(inside.start(1), place, "secret")
         return
     before = text[max(0, place - 80) : place]
-    local = _LOCAL.match(before, len(before.rstrip(_LOCAL_LETTERS)))
+    tail = _LOCAL_TAIL.search(before)
+    local = _LOCAL.match(before, tail.start() if tail else len(before))
     if local and in_url and _URL_PATH.search(text, max(0, place - 220), place - len(local[0])):
         return
     domain = _DOMAIN.match(text, place + 1)
@@ -83,7 +88,9 @@ def emails(text: str, start: int, stop: int) -> Iterator[Span]:
         return
     if _RESERVED.search(domain[0]) or _NOT_DOMAINS.search(domain[0]) or _is_remote_shell(text, domain.end(), local[0]):
         return
-    yield Span(place - len(local[0]), domain.end(), "email")
+    is_emphasised = text[domain.end() : domain.end() + 1] == "_"
+    length = len(local[0].lstrip("_")) if is_emphasised else len(local[0])
+    yield Span(place - length, domain.end(), "email")
 
 
 def _is_remote_shell(text: str, stop: int, local: str) -> bool:

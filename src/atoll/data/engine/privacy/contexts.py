@@ -69,12 +69,22 @@ def _has_value(data: Bytes, end: int, place: int) -> bool:
     """A run of six or more bytes without spaces, with a digit or a sign in it, stands near."""
     while place < end and data[place] in (32, 34, 39, 58, 61, 62):
         place += 1
+    length, mixed = _run(data, end, place)
+    stop = place + length
+    if not mixed and 5 <= length <= 6 and stop < end and data[stop] == 32:  # Bearer, Basic or token
+        length, mixed = _run(data, end, stop + 1)
+    return length >= 6 and mixed
+
+
+@inner
+def _run(data: Bytes, end: int, place: int) -> tuple[int, bool]:
+    """How long the run without spaces and quotes at `place` is, and whether it holds a digit."""
     length, mixed = 0, False
     while place < end and 33 <= data[place] < 127 and data[place] not in (34, 39) and length < _VALUE_REACH:
         mixed = mixed or is_digit(data[place])
         place += 1
         length += 1
-    return length >= 6 and mixed
+    return length, mixed
 
 
 @inner

@@ -15,6 +15,7 @@ from atoll.data.engine.privacy.utf8 import (
     is_digit,
     is_letter,
     is_upper,
+    is_wide_upper,
     is_word,
 )
 
@@ -31,7 +32,7 @@ def _separator_width(data: Bytes, end: int, place: int) -> int:
         byte = data[here]
         if byte in (32, 40, 41, 45, 46):
             here += 1
-        elif here + 2 < end and byte == 0xEF and data[here + 1] == 0xBC and data[here + 2] in (0x88, 0x89, 0x8D):
+        elif here + 2 < end and byte == 0xEF and data[here + 1] == 0xBC and data[here + 2] in (0x88, 0x89, 0x8D, 0x8E):
             here += 3
         elif here + 1 < end and byte == 0xC2 and data[here + 1] == 0xA0:
             here += 2
@@ -87,10 +88,12 @@ def digits(data: Bytes, begin: int, end: int, place: int, streets: U32) -> Found
         gap = _separator_width(data, end, stop)
         if gap == 0 or _six(data, end, stop + gap) or _begins_code(data, end, stop + gap):
             break
-        dots = dots + 1 if gap == 1 and data[stop] == 46 and length <= 3 else 0
+        is_dot = data[stop] == 46 if gap == 1 else gap == 3 and data[stop + 2] == 0x8E
+        dots = dots + 1 if is_dot and length <= 3 else 0
         here = stop + gap
-    if groups == 1 and total < 17 and _credit_code(data, end, place):
-        return a.CODE, place, place + 18, place + 18
+    code = _credit_code(data, end, place) if groups == 1 and total <= 17 else 0
+    if code and (total < 17 or not _is_check_x(data, stop)):
+        return a.CODE, place, code, code
     if shaped or (total >= 8 and before in (43, 40)) or (total >= 7 and _has_phone_word(data, begin, place)):
         return a.NUMBER, place, stop, stop
     if first <= 5 and _street(data, end, stop, streets):
@@ -101,7 +104,7 @@ def digits(data: Bytes, begin: int, end: int, place: int, streets: U32) -> Found
 @inner
 def _has_phone_word(data: Bytes, begin: int, place: int) -> bool:
     """A colon or a character that is not ASCII close before: where a number without its area code may follow a word."""
-    for back in range(1, 4):
+    for back in range(1, 5):
         if place - back < begin:
             return False
         byte = data[place - back]
@@ -121,26 +124,44 @@ def _inside_word(data: Bytes, begin: int, end: int, place: int) -> Found:
     whole = letters == begin or not is_word(data[letters - 1])
     if whole and ahead <= 2 and is_upper(data[letters]) and 7 <= length <= 9:
         return a.PASSPORT, letters, stop, stop
-    if whole and ahead <= 2 and is_upper(data[letters]) and _credit_code(data, end, letters):
-        return a.CODE, letters, letters + 18, letters + 18
+    code = _credit_code(data, end, letters) if whole and ahead <= 2 and is_upper(data[letters]) else 0
+    if code:
+        return a.CODE, letters, code, code
     if whole and ahead >= 2 and length == 11 and digit_at(data, place) == 1:
         return a.NUMBER, place, stop, stop
     return 0, place, place, stop
 
 
 @inner
-def _credit_code(data: Bytes, end: int, place: int) -> bool:
-    """Eighteen capitals and digits, no more."""
-    here = place
-    while here < end and (is_digit(data[here]) or is_upper(data[here])):
-        here += 1
-    return here - place == 18 and (here == end or not is_word(data[here]))
+def _credit_code(data: Bytes, end: int, place: int) -> int:
+    """Where eighteen capitals and digits, no more, end; 0: there are none."""
+    here, length = place, 0
+    width = _code_width(data, end, here)
+    while width and length <= 18:
+        here += width
+        length += 1
+        width = _code_width(data, end, here)
+    return here if length == 18 and (here == end or not is_word(data[here])) else 0
+
+
+@inner
+def _code_width(data: Bytes, end: int, place: int) -> int:
+    """Bytes of the ASCII or full-width digit or capital at `place`; 0: none."""
+    if place < end and is_upper(data[place]):
+        return 1
+    return 3 if is_wide_upper(data, end, place) else digit_width(data, end, place)
+
+
+@inner
+def _is_check_x(data: Bytes, place: int) -> bool:
+    """An X, plain or full-width, which may be the check digit of an identity card."""
+    return bool(data[place] == 88 or (data[place] == 0xEF and data[place + 2] == 0xB8))
 
 
 @inner
 def _begins_code(data: Bytes, end: int, place: int) -> bool:
     """Whether a credit code with letters in it begins here."""
-    return is_digit(data[place]) and _credit_code(data, end, place) and digits_from(data, end, place)[0] < 17
+    return is_digit(data[place]) and _credit_code(data, end, place) > 0 and digits_from(data, end, place)[0] < 17
 
 
 @inner
@@ -173,6 +194,8 @@ def _ipv6(data: Bytes, end: int, place: int) -> Found:
 @inner
 def _street(data: Bytes, end: int, stop: int, streets: U32) -> bool:
     """A capital letter follows, and soon a word that begins as Street or Avenue do."""
+    if stop + 1 < end and is_upper(data[stop]) and data[stop + 1] == 32:  # 221B
+        stop += 1
     if stop + 2 >= end or data[stop] != 32 or not is_upper(data[stop + 1]):
         return False
     for place in range(stop + 2, min(end - 1, stop + _STREET_REACH)):

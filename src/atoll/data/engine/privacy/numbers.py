@@ -46,6 +46,8 @@ _VERSION_TAIL = re.compile(r"[-+~][A-Za-z]")
 _DECIMAL_BEFORE = re.compile(r"(?<![\d.])\d*\.\d+[ ,]\Z")
 _DECIMAL_BEHIND = re.compile(r"[ ,]-?\d*\.\d+(?![\d.])")
 _VERSION_OCTET_MAX = 50
+_ENDPOINT_TAIL = re.compile(r":\d{2,5}(?![\d:.])|/\d{1,2}(?![\d/.])")
+"""A port, or the length of a prefix."""
 _PASSPORT_WORDS = re.compile(r"(?i)passport|travel document|护照|護照|通行证|通行證")
 _PASSPORT_CN = re.compile(r"[DEGHPS]\d{8}|E[A-HJ-NP-Z]\d{7}|[HM]\d{8,10}|[DPS]E\d{7}")
 _PASSPORT_OTHER = re.compile(r"(?!Z0)[A-Z]{1,2}\d{6,9}")
@@ -97,7 +99,7 @@ def _identity_cards(text: str, start: int, stop: int) -> Iterator[Span]:
             continue
         if is_identity_card(number):
             yield Span(found.start(), found.end(), "identity_card")
-        elif len(number) == 18 and number.isdigit() and is_credit_code(number) and not looks_like_identity_card(number):
+        elif len(number) == 18 and is_credit_code(number) and not looks_like_identity_card(number):
             yield Span(found.start(), found.end(), "credit_code")
         elif len(number) == 18 and looks_like_identity_card(number):
             yield Span(found.start(), found.end(), BLOCKED)
@@ -113,14 +115,16 @@ def _is_public_address(text: str) -> bool:
 
 
 def _is_version(text: str, found: re.Match[str]) -> bool:
-    """Four small numbers are a version, a section or an example, unless a word says that they are an address."""
+    """Four small numbers are a version, a section or an example, unless a word or a port says they are an address."""
     before = text[max(0, found.start() - 32) : found.start()]
     if _VERSION_WORDS.search(before) or _VERSION_TAIL.match(text, found.end()):
         return True
     if _DECIMAL_BEFORE.search(before) and _DECIMAL_BEHIND.match(text, found.end()):
         return True
     octets = [int(part) for part in found[0].split(".")]
-    return max(octets) <= _VERSION_OCTET_MAX and not _IP_WORDS.search(before)
+    if max(octets) > _VERSION_OCTET_MAX or _ENDPOINT_TAIL.match(text, found.end()):
+        return False
+    return not _IP_WORDS.search(before)
 
 
 def addresses6(text: str, start: int, stop: int) -> Iterator[Span]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from unicodedata import combining, normalize
 
 from atoll.data.engine.privacy.anchors import COMPOUND_SURNAMES, SURNAMES
 from atoll.data.engine.privacy.kinds import Span
@@ -47,22 +48,31 @@ STAND_IN_SURNAMES = ("Doe", "Roe", "Poe", "Noakes")
 _GIVEN_NEVER = set(
     "的了是在和有不这那为也就都而及与或之其于以到说要去会着没看好自己么什只被从把让给对向请我你他她它们个位名某"
 )
+_APART_NEVER = set("男女译著编等")
 _ZH_LETTER = r"[\u4e00-\u9fff]"
 _ZH_AFTER = re.compile(
     r"(?:叫|姓名|名|人|者|户|辑|办)?\s{0,2}(?:是|为)?\s{0,2}[:=]?\s{0,4}("
     + _ZH_LETTER
-    + r"[\u4e00-\u9fff·]{1,3})(?!"
+    + r"(?:[\u4e00-\u9fff·]{1,3}| {1,2}"
+    + _ZH_LETTER
+    + "))(?!"
     + _ZH_LETTER
     + ")"
 )
+"""A name behind its label; those of two characters are set apart in forms."""
+_ZH_NEXT = re.compile(f"[、/] ?({_ZH_LETTER}{{2,4}})(?!{_ZH_LETTER})")
+_ZH_NAMES_MAX = 5
 _ZH_STRONG = re.compile(r"^(?:我叫|名叫)\Z")
+_UPPER = r"[A-Z\u00c0-\u00d6\u00d8-\u00de]"
+_LOWER = r"[a-z\u00df-\u00f6\u00f8-\u024f]"
+_WORD = f"{_UPPER}{_LOWER}+"
 _EN_NAME = (
-    r"[A-Z][a-z]+(?:-[A-Z][a-z]+)?"
-    r"(?: (?:[A-Z]\.|[A-Z][a-z]+|de|van|von|der|la|bin|al)){0,2}(?: [A-Z][a-z']+(?:-?[A-Z][a-z]+)?)"
+    rf"{_WORD}(?:-{_WORD})?(?: (?:{_UPPER}\.|{_WORD}|de|van|von|der|la|bin|al)){{0,2}}"
+    rf"(?: {_UPPER}(?:{_LOWER}|')+(?:-?{_WORD})?)"
 )
-_EN_TITLED = re.compile(r"(?:[A-Z]\. ?){0,2}(?:[A-Z][a-z]+ ){0,2}(?:(?:Mc|Mac|O'|De)?[A-Z][a-z]+)(?:-[A-Z][a-z]+)?")
+_EN_TITLED = re.compile(rf"(?:{_UPPER}\. ?){{0,2}}(?:{_WORD} ){{0,2}}(?:(?:Mc|Mac|O'|De)?{_WORD})(?:-{_WORD})?")
 _EN_TITLE = re.compile(r"(?:Mrs?|Ms|Miss|Dr|Prof)\.?")
-_EN_LABELLED = re.compile(r"[ '\"*]{0,4}(" + _EN_NAME + r")(?![A-Za-z])")
+_EN_LABELLED = re.compile(rf"[ '\"*]{{0,4}}({_EN_NAME})(?!{_UPPER}|{_LOWER})")
 _EN_STRONG = re.compile(
     r"(?i)(?:full name|patient(?: name)?|employee(?: name)?|customer name"
     r"|(?:signed-off|reviewed|acked|tested|reported|suggested"
@@ -94,10 +104,14 @@ def persons(text: str, start: int, stop: int) -> Iterator[Span]:
     found = _ZH_AFTER.match(text, stop)
     if found is None:
         return
-    name = found[1]
     separated = found.start(1) > stop
-    if (separated or _ZH_STRONG.match(text[start:stop])) and is_chinese_name(name):
+    if not separated and not _ZH_STRONG.match(text[start:stop]):
+        return
+    for _ in range(_ZH_NAMES_MAX):
+        if found is None or not is_chinese_name(found[1]):
+            return
         yield Span(found.start(1), found.end(1), "name")
+        found = _ZH_NEXT.match(text, found.end())
 
 
 def _before_title(text: str, start: int) -> Iterator[Span]:
@@ -115,7 +129,11 @@ def _is_inside(text: str, start: int, name: str) -> bool:
 
 
 def is_chinese_name(name: str) -> bool:
-    """A surname of the list and one or two more characters that may stand in a name."""
+    """A surname of the list and one or two more characters that may stand in a name, or one set apart by spaces."""
+    if " " in name:
+        name = name.replace(" ", "")
+        if name[-1] in _APART_NEVER:
+            return False
     if name[:2] in COMPOUND_SURNAMES and len(name) in (3, 4):
         given = name[2:]
     elif name[:1] in SURNAMES and len(name) in (2, 3):
@@ -142,9 +160,13 @@ def labelled(text: str, start: int, stop: int) -> Iterator[Span]:
     found = _EN_LABELLED.match(text, stop)
     if found is None or not _is_person(found[1]):
         return
-    known = found[1].split()[0].lower() in GIVEN_NAMES
+    known = _without_accents(found[1].split()[0]).lower() in GIVEN_NAMES
     if _EN_STRONG.search(before) or (known and _EN_WEAK.search(before)):
         yield Span(*found.span(1), "name")
+
+
+def _without_accents(word: str) -> str:
+    return "".join(letter for letter in normalize("NFD", word) if not combining(letter))
 
 
 def _is_person(name: str) -> bool:

@@ -38,8 +38,10 @@ _WORD = re.compile(
     r"(?i)(?:(?<![a-z])(?:tel|telephone|phone|mobile|cell|fax)(?:\s?(?:no|number)?\.?)?|电话|電話|手机|手機|座机|热线|熱線|传真|傳真"
     r"|联系方式|聯絡電話)\s{0,2}(?:号码|號碼|号|is|是|为)?\s{0,2}[:\-=]?\s{0,2}\(?\Z"
 )
-_LOCAL = re.compile(r"(?<![0-9A-Za-z_])\(?[2-9]\d{0,3}\)?(?:[ -]?\d){5,10}(?![0-9A-Za-z_])(?!\.\d)")
-_OPERATOR_BEFORE = re.compile(r"(?:[*^]|(?<!=)==) ?\Z")
+_LOCAL = re.compile(r"(?<![0-9A-Za-z_])\(?(?:0\d{1,4}|[2-9]\d{0,3})\)?(?:[ -]?\d){5,10}(?![0-9A-Za-z_])(?!\.\d)")
+_OPERAND_BEFORE = re.compile(r"[A-Za-z0-9_)\]]( ?)(?:\*\*?|\^|(?<!=)==)\1\Z")
+_OPERAND_BEHIND = re.compile(r"( ?)(?:\*\*?|\^)\1[A-Za-z0-9_(]")
+"""A sign between two operands; bullets and the stars of Markdown have something else on one side."""
 _DIGITS_MAX, _DIGITS_MIN = 15, 8
 _LENGTH_MIN = 11
 """Characters of a number with its area code or of a mobile."""
@@ -74,14 +76,17 @@ def _is_dialled(text: str, found: re.Match[str]) -> bool:
     digits = re.sub(r"\D", "", found[0])
     if re.match(r"1\d{3}55501", digits) or digits.startswith("86154"):
         return False
+    if digits.startswith("1"):
+        return len(digits) == 11
     return digits[:2] != "86" or len(digits) >= 11
 
 
 def is_arithmetic(text: str, found: re.Match[str]) -> bool:
     """Whether the digits are a factor or the side of a comparison."""
-    return bool(_OPERATOR_BEFORE.search(text, max(0, found.start() - 3), found.start())) or text[
-        found.end() : found.end() + 2
-    ].lstrip(" ").startswith(("*", "^"))
+    if _OPERAND_BEFORE.search(text, max(0, found.start() - 5), found.start()):
+        return True
+    is_emphasised = text[: found.start()].endswith("*")
+    return not is_emphasised and _OPERAND_BEHIND.match(text, found.end()) is not None
 
 
 def _is_table(text: str, found: re.Match[str]) -> bool:

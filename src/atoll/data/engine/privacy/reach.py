@@ -14,7 +14,7 @@ from atoll.data.engine.privacy import anchors as a
 REACH = {
     **{a.NUMBER: (64, 24), a.AT: (160, 128), a.ASSIGN: (64, 280), a.LABEL: (40, 72), a.BLOCK: (0, 20_000)},
     **{a.TOKEN: (0, 2_000), a.PLATE: (0, 24), a.ZONE: (0, 64), a.STREET: (8, 160), a.ROAD: (128, 160)},
-    **{a.PERSON: (24, 40), a.TITLE: (0, 80), a.PASSPORT: (96, 8), a.CODE: (8, 8), a.ADDRESS6: (8, 8)},
+    **{a.PERSON: (24, 120), a.TITLE: (0, 80), a.PASSPORT: (96, 8), a.CODE: (8, 8), a.ADDRESS6: (8, 8)},
 }
 """Bytes before and behind a candidate that its verification sees."""
 

@@ -22,6 +22,10 @@ _CHINESE_SURNAMES = "赵钱孙李周吴郑王冯陈褚卫蒋沈韩杨"
 _ORDINALS = "甲乙丙丁戊己庚辛壬癸子丑寅卯辰巳午未申酉戌亥"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
+_SEPARATORS = re.compile(r"[\s().\-·•]+")
+_SEPARATED = frozenset({"phone", "identity_card", "bank_card", "credit_code", "passport", "plate"})
+_MOBILE_COUNTRY = re.compile(r"^(?:\+|00)?86(?=1\d{10}$)")
+
 
 class Choice:
     """Numbers drawn from a keyed digest of a value: the same for the same key, kind and value."""
@@ -47,12 +51,24 @@ def digest(key: bytes, kind: str, value: str) -> str:
     return hashlib.blake2b(content, key=keyed, person=kind.encode()[:16], digest_size=6).hexdigest()
 
 
+def spelled(kind: str, value: str) -> str:
+    """The one spelling under which values of `kind` are compared: full-width forms folded, case and separators gone,
+    a Chinese mobile without its country. Of names, addresses and secrets every letter counts.
+    """
+    if kind in ("name", "address", "secret"):
+        return value
+    plain = _folded(value).lower()
+    if kind in _SEPARATED:
+        plain = _SEPARATORS.sub("", plain)
+    return _MOBILE_COUNTRY.sub("", plain) if kind == "phone" else plain
+
+
 def stand_in(key: bytes, kind: str, value: str) -> str:
     """Another value of `kind` in place of `value`, equal in format where that can be."""
     make = _MAKERS.get(kind)
     if make is None:
         return f"{MARKS[kind][:-1]}:{digest(key, kind, value)}]"
-    return make(Choice(key, kind, value), value)
+    return make(Choice(key, kind, spelled(kind, value)), value)
 
 
 def _email(choice: Choice, value: str) -> str:

@@ -56,6 +56,12 @@ def digit_width(data: Bytes, end: int, place: int) -> int:
 
 
 @inner
+def is_wide_upper(data: Bytes, end: int, place: int) -> bool:
+    """Whether a full-width capital stands at `place`."""
+    return bool(place + 2 < end and data[place] == 0xEF and data[place + 1] == 0xBC and 0xA1 <= data[place + 2] <= 0xBA)
+
+
+@inner
 def digits_from(data: Bytes, end: int, place: int) -> tuple[int, int]:
     """How many digits stand from `place` on, and where they end."""
     length = 0

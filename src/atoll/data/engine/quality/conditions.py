@@ -40,6 +40,8 @@ _OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 
 def evaluate(expression: Expression, notes: pa.RecordBatch | pa.Table) -> Mask:
     """Where the condition holds; a division by zero holds for no ordering. KeyError names a column the notes lack."""
+    if missing := sorted(expression.columns.difference(notes.schema.names)):
+        raise KeyError(missing[0])
     columns = {name: notes.column(name) for name in sorted(expression.columns)}
     numbers = {name: _numbers(column) for name, column in columns.items() if name != LANGUAGE}
     with np.errstate(all="ignore"):
