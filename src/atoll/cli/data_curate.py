@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atoll.cli.session import Session, command
+from atoll.core.errors import Invalid
 
 if TYPE_CHECKING:
     from atoll.cli.follow import Board
@@ -35,6 +36,7 @@ def add_to(app: typer.Typer) -> None:
         examples=[
             "atoll data curate ./docs --out ./dataset",
             "atoll data curate 'crawl/*.jsonl.gz' --preset web-en --out ./web --workers 8",
+            "atoll data curate articles.csv --field text=body --field id=number --out ./articles",
             "atoll data curate books=./books news=./news -r recipe.yaml --out ./mixed",
         ],
         no_args_is_help=True,
@@ -62,6 +64,10 @@ def curate(
         str, typer.Option("--runtime", help="process, or ray (RAY_ADDRESS names a cluster).")
     ] = "process",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every choice.")] = 0,
+    field: Annotated[
+        list[str] | None,
+        typer.Option("--field", help="What records and tables call text, id, title or url.", metavar="text=FIELD"),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a dataset of documents: read, measure, filter, deduplicate, protect, split. No server is needed.
@@ -80,7 +86,14 @@ def curate(
     with board() as shown:
         progress = _Progress(shown, str(out))
         manifest, figures = curate_alone(
-            inputs, wanted, out, workers=workers, runtime=runtime, seed=seed, report=progress.report
+            inputs,
+            wanted,
+            out,
+            workers=workers,
+            runtime=runtime,
+            seed=seed,
+            fields=_fields(field or ()),
+            report=progress.report,
         )
         progress.end(manifest)
     if json:
@@ -89,8 +102,24 @@ def curate(
     print_funnel(manifest, 1)
     print_counts(manifest, figures)
     if refused := manifest.funnel[0]["dropped"]:
-        line(f"{refused:,} could not be read: {out}/report.json says where and why")
+        from atoll.data.engine.curate.dataset import QUARANTINED, QUARANTINED_SHOWN  # loaded by now
+
+        place = "report.json" if refused <= QUARANTINED_SHOWN else QUARANTINED
+        line(f"{refused:,} could not be read: {out}/{place} says where and why")
     line(f"the dataset is in {out}; look at it: atoll data describe {out}, atoll data funnel {out}")
+
+
+def _fields(pairs: Sequence[str]) -> dict[str, str]:
+    """What records call their parts, of `text=content` and the like."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, _, field = pair.partition("=")
+        if name not in ("text", "id", "title", "url") or not field:
+            raise Invalid(
+                f"{pair!r} names no field", field="field", hint="text=FIELD, id=FIELD, title=FIELD or url=FIELD"
+            )
+        found[name] = field
+    return found
 
 
 def funnel(

@@ -132,7 +132,7 @@ def strange_files(folder: Path) -> tuple[set[str], Refused]:
     (folder / "e.jsonl").write_bytes(b'{"id": "s", "text": "\\ud800"}\n')
     (folder / "f.warc").write_bytes(b"WARC/1.0\r\ngarbage")
     told = [("a.txt", 0, "leads out"), ("b.txt", 0, "not a regular file"), ("c.csv", 2, "not CSV")]
-    more = [("d.csv", 2, "no field 'text'"), ("e.jsonl", 1, "surrogate"), ("f.warc", 0, "cut off")]
+    more = [("d.csv", 1, "no field 'text'"), ("e.jsonl", 1, "surrogate"), ("f.warc", 0, "cut off")]
     return set(), [*told, *more]
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import Result
@@ -47,6 +48,10 @@ class Desk:
         return result.stderr
 
 
+def ids_in(file: Path) -> list[str]:
+    return pq.read_table(file)["id"].to_pylist()
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     """Documents that are curated once, into `made`."""
@@ -70,6 +75,15 @@ def test_a_curation_ends_with_its_funnel_and_its_cost(desk: Desk) -> None:
     assert any(line.startswith("personal data: email ") for line in lines)
     assert "CPU seconds" in lines[-3] and lines[-2].startswith("4 could not be read: ")
     assert lines[-1].startswith("the dataset is in ")
+
+
+def test_of_very_many_that_could_not_be_read_the_table_tells(desk: Desk) -> None:
+    lines = desk.folder / "lines.jsonl"
+    lines.write_text("{broken\n" * 101)
+    result = desk.call("curate", desk.docs, lines, "-o", desk.folder / "many", "-r", desk.recipe)
+    (said,) = [line for line in result.stdout.splitlines() if "could not be read" in line]
+    assert said == f"105 could not be read: {desk.folder}/many/quarantined says where and why"
+    assert list((desk.folder / "many" / "quarantined").iterdir())
 
 
 def test_a_command_that_is_called_in_another_process_leaves_that_its_pandas(desk: Desk) -> None:
@@ -196,3 +210,17 @@ def test_what_is_no_dataset_has_neither_funnel_nor_preview(desk: Desk) -> None:
     for words in (["funnel", desk.docs], ["preview", desk.docs, "-r", desk.recipe]):
         result = desk.call(*words)
         assert result.exit_code != 0 and result.stderr.startswith("error: ")
+
+
+def test_what_records_call_their_text_is_told_by_option(desk: Desk) -> None:
+    text = "A text that is long enough to stay, for it says a little more than the recipe asks of any document at all. "
+    table = desk.folder / "articles.csv"
+    table.write_text(f'number,body\n7,"{text * 2}"\n8,"{text[::-1] * 2}"\n')
+    out = desk.folder / "articles"
+    assert "its fields are number, body" in desk.refused("curate", table, "-o", out, "-r", desk.recipe)
+    done = desk.call("curate", table, "-o", out, "-r", desk.recipe, "--field", "text=body", "--field", "id=number")
+    assert done.exit_code == 0, done.output
+    kept = [name for part in ("train", "heldout") for file in (out / part).glob("*") for name in ids_in(file)]
+    assert kept and set(kept) <= {"7", "8"}
+    for wrong in ("body", "body=text", "text="):
+        assert "names no field" in desk.refused("curate", table, "-o", out, "--field", wrong)

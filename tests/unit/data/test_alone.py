@@ -1,6 +1,7 @@
 """Curation without a platform: a folder of results, re-use of what was read, previews."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,37 @@ def test_a_folder_of_ones_own_is_never_touched(docs: Path, tmp_path: Path) -> No
     with pytest.raises(Invalid, match=r"holds '0\.jsonl', which no curation made"):
         _curate(docs, docs)
     assert len(list(docs.iterdir())) == 4
+
+
+def test_a_dataset_inside_its_input_is_not_read(docs: Path, tmp_path: Path) -> None:
+    outside = _curate(docs, tmp_path / "out")
+    inside = [_curate(docs, docs / "out") for _ in range(2)]
+    assert inside[0] == inside[1]
+    assert inside[0].counts["documents_out"] == outside.counts["documents_out"]
+    refused = json.loads((docs / "out" / "report.json").read_text())["quarantined"][0]
+    assert refused == {"name": "out", "line": 0, "reason": "a curation made it: give it as an input of its own"}
+
+
+def test_of_a_dataset_only_its_documents_are_read(docs: Path, tmp_path: Path) -> None:
+    made = _curate(docs, tmp_path / "made")
+    again = _curate(tmp_path / "made", tmp_path / "again", min_characters=1)
+    assert made.counts["documents_out"] < made.counts["documents_in"]
+    assert again.counts["documents_in"] == made.counts["documents_out"]
+    assert sources_of([f"own={tmp_path / 'made'}"]) == [
+        {"kind": "dataset", "reference": str(tmp_path / "made"), "name": "own"}
+    ]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(docs: Path) -> None:
+    with pytest.raises(Invalid, match="/dev/null/out cannot be the folder of the dataset: Not a directory"):
+        _curate(docs, Path("/dev/null/out"))
+
+
+def test_processor_seconds_of_parsers_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(f"<p>{'Words of a page. ' * 20}")
+    before_s = os.times().children_user
+    _curate(tmp_path / "a.html", tmp_path / "out")
+    assert os.times().children_user > before_s
 
 
 def test_two_curations_do_not_share_a_folder(docs: Path, tmp_path: Path) -> None:

@@ -158,6 +158,15 @@ def test_names_in_a_chinese_encoding_are_read(tmp_path: Path) -> None:
     assert [item.id for item in _read(path)[0]] == ["x.zip/说明书.txt"]
 
 
+def test_members_of_a_tar_whose_names_are_not_utf8_are_told_apart(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        for name in ("\xe8.txt", "\xe9.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = 5
+            archive.addfile(info, io.BytesIO(b"words"))
+    assert [item.id for item in _read(tmp_path / "x.tar")[0]] == ["x.tar/\\xe8.txt", "x.tar/\\xe9.txt"]
+
+
 @pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.tar.zst"])
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04" + b"\xff" * 600, b"\x1f\x8b\x08" + b"\0" * 600])
 def test_what_is_no_archive_is_quarantined(tmp_path: Path, name: str, content: bytes) -> None:

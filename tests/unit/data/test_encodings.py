@@ -5,6 +5,8 @@ from atoll.data.engine.read.item import Unreadable
 
 SIMPLIFIED = "人工智能平台把数据变成模型、把模型变成服务。"
 TRADITIONAL = "這個平台把資料變成模型\uff0c再把模型變成大家都可以使用的服務。"
+JAPANESE = "図書館は毎日午前九時に開きます。利用者は無料で本を借りることができます。"
+KOREAN = "올바른 주소를 입력하세요. 이 값은 사용할 수 없습니다."
 SHORT_SIMPLIFIED = [
     "你好\uff0c世界",
     "用户可以上传文件",
@@ -104,6 +106,18 @@ def test_utf8_wins_over_a_wrong_declaration_and_an_unknown_one_is_not_used() -> 
     assert decode_page(page.encode()) == page
     with pytest.raises(Unreadable):
         decode_page(page.replace("iso-8859-1", "utf-7").encode("latin-1"))
+
+
+@pytest.mark.parametrize(("text", "encoding"), [(JAPANESE, "euc-jp"), (KOREAN, "euc-kr")])
+def test_japanese_and_korean_are_not_taken_for_chinese(text: str, encoding: str) -> None:
+    with pytest.raises(Unreadable, match=f"seems to be {encoding}, .* convert it to UTF-8"):
+        decode(text.encode(encoding))
+
+
+def test_iso_2022_jp_is_known_by_its_escapes() -> None:
+    assert decode(JAPANESE.encode("iso-2022-jp")) == JAPANESE
+    assert JAPANESE in decode_page(f'<meta charset="iso-2022-jp"><p>{JAPANESE}'.encode("iso-2022-jp"))
+    assert decode("a terminal's \x1b$B, and é".encode()) == "a terminal's \x1b$B, and é"
 
 
 def test_bytes_that_do_not_fit_what_is_declared_are_refused() -> None:

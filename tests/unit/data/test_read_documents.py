@@ -1,15 +1,20 @@
 """Documents that parsers of others read: PDF, Word, workbooks, web archives."""
 
+import datetime
 import gzip
 import io
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import docx
+import docx.enum.style
+import docx.oxml
 import openpyxl
 import pypdf
 import pytest
+import zstandard
 
 from atoll.data.engine.curate.corpus import Document
 from atoll.data.engine.curate.plan import Source
@@ -138,6 +143,53 @@ def test_a_word_document_becomes_headings_items_and_tables(tmp_path: Path) -> No
     assert refused == []
 
 
+WORDS = "<w:r><w:t>{}</w:t></w:r>"
+BOX = "<w:txbxContent><w:p><w:r><w:t>boxed</w:t></w:r></w:p></w:txbxContent>"
+WRAPPED = {
+    "a field": f"<w:sdt><w:sdtPr/><w:sdtContent>{WORDS.format('a field')}</w:sdtContent></w:sdt>",
+    "put in": f'<w:ins w:id="1" w:author="A">{WORDS.format("put in")}</w:ins>',
+    "": '<w:del w:id="2" w:author="A"><w:r><w:delText>taken out</w:delText></w:r></w:del>',
+    "tagged": f'<w:smartTag w:uri="u" w:element="e">{WORDS.format("tagged")}</w:smartTag>',
+    "7": f'<w:fldSimple w:instr="PAGE">{WORDS.format("7")}</w:fldSimple>',
+    "shown": '<w:r><w:rPr><w:vanish w:val="0"/></w:rPr><w:t>shown</w:t></w:r>',
+    " ": "<w:r><w:rPr><w:vanish/></w:rPr><w:t>hidden</w:t></w:r>",
+    "see\n\nboxed": f"{WORDS.format('see')}<w:r><mc:AlternateContent><mc:Choice Requires='wps'>"
+    f"<w:drawing>{BOX}</w:drawing></mc:Choice><mc:Fallback><w:pict>{BOX}</w:pict></mc:Fallback></mc:AlternateContent></w:r>",
+}
+NAMESPACES = (
+    'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
+    'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
+)
+
+
+@pytest.mark.parametrize("shown", WRAPPED)
+def test_words_are_read_whatever_is_around_them(tmp_path: Path, shown: str) -> None:
+    made = docx.Document()
+    made.add_paragraph("before ")._p.append(docx.oxml.parse_xml(f"<w:p {NAMESPACES}>{WRAPPED[shown]}</w:p>"))
+    paragraph = made.paragraphs[0]._p
+    inner = paragraph[-1]
+    for element in list(inner):
+        paragraph.append(element)
+    paragraph.remove(inner)
+    made.save(str(tmp_path / "a.docx"))
+    (found,), _ = _read(tmp_path / "a.docx")
+    assert found.text == f"before {shown}".strip()
+
+
+def test_blocks_in_fields_and_tables_in_tables_are_read(tmp_path: Path) -> None:
+    made = docx.Document()
+    made.styles.add_style("Heading of an Appendix", docx.enum.style.WD_STYLE_TYPE.PARAGRAPH)
+    made.add_paragraph("A", style="Heading of an Appendix")
+    table = made.add_table(1, 1)
+    table.cell(0, 0).text = "outer"
+    table.cell(0, 0).add_table(1, 1).cell(0, 0).text = "inner"
+    block = f"<w:sdt {NAMESPACES}><w:sdtContent><w:p>{WORDS.format('a block')}</w:p></w:sdtContent></w:sdt>"
+    made.element.body.insert(2, docx.oxml.parse_xml(block))
+    made.save(str(tmp_path / "a.docx"))
+    (found,), _ = _read(tmp_path / "a.docx")
+    assert found.text == "A\n\n| outer inner |\n\na block"
+
+
 def test_a_workbook_is_a_table_of_each_sheet(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     book.active.title = "Prices"
@@ -148,6 +200,14 @@ def test_a_workbook_is_a_table_of_each_sheet(tmp_path: Path) -> None:
     (found,), refused = _read(tmp_path / "a.xlsx")
     assert found.text == "# Prices\n\n| name | price |\n| tea | 2.5 |\n| rice | 3 |"
     assert refused == []
+
+
+def test_days_in_a_workbook_have_no_hour(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.active.append([datetime.date(2024, 1, 31), datetime.datetime(2024, 2, 1, 13, 30), datetime.time(9, 30)])
+    book.save(tmp_path / "a.xlsx")
+    (found,), _ = _read(tmp_path / "a.xlsx")
+    assert found.text == "# Sheet\n\n| 2024-01-31 | 2024-02-01 13:30:00 | 09:30:00 |"
 
 
 def test_a_sheet_with_a_text_column_holds_records(tmp_path: Path) -> None:
@@ -278,6 +338,41 @@ def test_packed_pages_of_packed_archives_are_read(tmp_path: Path) -> None:
     found, refused = _read(tmp_path / "a.warc.gz")
     assert [item.url for item in found] == ["http://h/0", "http://h/1"]
     assert "cut off" in refused[0].reason
+
+
+CHUNKS = b"4\r\n<p>a\r\n6\r\n b c d\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "text"),
+    [
+        ("Content-Encoding: gzip", b"<p>not packed at all", "not packed at all"),
+        ("Content-Encoding: deflate", zlib.compress(b"<p>deflated"), "deflated"),
+        ("Content-Encoding: zstd", zstandard.compress(b"<p>with zstd"), "with zstd"),
+        ("Content-Encoding: br", b"\x0b\x02\x80hello\x03", "hello"),
+        ("Transfer-Encoding: chunked", CHUNKS, "a b c d"),
+        ("Content-Encoding: gzip", gzip.compress(b"<p>words")[:-12] + bytes(12), "cannot be parsed"),
+        ("Content-Encoding: br", b"<p>not packed at all", "cannot be parsed"),
+    ],
+)
+def test_how_a_page_is_packed_is_nothing_to_the_next(tmp_path: Path, head: str, body: bytes, text: str) -> None:
+    plain = "200 OK\r\nContent-Type: text/html"
+    records = [("http://h/one", f"{plain}\r\n{head}", body), ("http://h/two", plain, b"<p>the next")]
+    (tmp_path / "a.warc").write_bytes(_warc(records))
+    found, refused = _read(tmp_path / "a.warc")
+    said = [item.text for item in found] + [item.reason for item in refused if item.line == 1]
+    assert len(said) == 2 and "the next" in said
+    assert any(text in words for words in said)
+
+
+def test_what_was_read_before_a_web_archive_breaks_is_kept(tmp_path: Path) -> None:
+    plain = "200 OK\r\nContent-Type: text/html"
+    whole = _warc([(f"http://h/{number}", plain, PAGE.format(number).encode()) for number in range(3)])
+    third = whole.rindex(b"WARC/1.0")
+    (tmp_path / "a.warc").write_bytes(whole[:third] + b"rubbish" + whole[third:])
+    found, refused = _read(tmp_path / "a.warc")
+    assert [item.url for item in found] == ["http://h/0", "http://h/1"]
+    assert [item.line for item in refused] == [2]
 
 
 def test_a_page_that_expands_without_measure_is_quarantined(tmp_path: Path) -> None:

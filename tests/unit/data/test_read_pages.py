@@ -21,6 +21,18 @@ def test_a_page_becomes_headings_paragraphs_items_and_verbatim_blocks() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<pre>one<br>two<b><br/>three</b>\nfour</pre>", "```\none\ntwo\nthree\nfour\n```"),
+        ("<select><option>one<option>two</select>", "one\ntwo"),
+        ("<center>one</center>two<legend>three</legend>", "one\n\ntwo\n\nthree"),
+    ],
+)
+def test_words_on_lines_of_their_own_stay_apart(page: str, text: str) -> None:
+    assert html_text(page)[0] == text
+
+
 def test_a_page_nested_deeper_than_python_calls_is_read() -> None:
     assert html_text("<div>" * 20_000 + "deep")[0] == "deep"
     assert html_text("<pre>" + "<b>" * 20_000 + "deep")[0] == "```\ndeep\n```"

@@ -86,6 +86,36 @@ def test_what_cannot_be_read_is_quarantined_with_its_reason_and_the_rest_is_read
     assert "not a regular file" in refused["pipe.txt"]
 
 
+def test_a_path_that_is_too_long_is_quarantined(tmp_path: Path) -> None:
+    longest = os.pathconf(tmp_path, "PC_PATH_MAX")
+    folder = tmp_path
+    while len(str(folder)) < longest - 250:
+        folder /= "d" * 100
+    folder.mkdir(parents=True)
+    place = os.open(folder, os.O_RDONLY)
+    os.close(os.open("x" * 240 + ".txt", os.O_CREAT | os.O_WRONLY, dir_fd=place))
+    os.close(place)
+    (tmp_path / "a.txt").write_text("words")
+    found, refused = _read_folder(tmp_path)
+    assert [item.id for item in found] == ["a.txt"]
+    assert list(refused.values()) == ["cannot be read: File name too long"]
+
+
+def test_what_may_not_be_read_is_quarantined(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("words")
+    (tmp_path / "in").mkdir()
+    for name, content in (("in/b.txt", "b"), ("big.jsonl", '{"text": "c"}\n' * 100), ("d.txt", "d")):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0)
+    (tmp_path / "in").chmod(0o400)
+    if os.access(tmp_path / "d.txt", os.R_OK):
+        pytest.skip("this user may read everything")
+    found, refused = _read(plan_parts(_folder(tmp_path), "sources[0]", part_bytes=100))
+    (tmp_path / "in").chmod(0o700)
+    assert [item.id for item in found] == ["a.txt"]
+    assert refused == dict.fromkeys(("in/b.txt", "big.jsonl", "d.txt"), "cannot be read: Permission denied")
+
+
 def test_a_loop_of_links_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words")
     (tmp_path / "again").symlink_to(tmp_path)
@@ -95,10 +125,34 @@ def test_a_loop_of_links_is_not_followed(tmp_path: Path) -> None:
     assert list(refused) == ["self.txt"]
 
 
-def test_a_file_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("words")
-    found, _ = _read_folder(tmp_path)
-    assert [item.id.encode() for item in found] == ["caf\ufffd.txt".encode()]
+def test_a_link_to_a_folder_is_told_where_it_leads_out(tmp_path: Path) -> None:
+    for name in ("docs/in", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "docs" / "in" / "a.txt").write_text("words")
+    (tmp_path / "docs" / "again").symlink_to(tmp_path / "docs" / "in")
+    (tmp_path / "docs" / "more").symlink_to(tmp_path / "elsewhere")
+    found, refused = _read_folder(tmp_path / "docs")
+    assert [item.id for item in found] == ["in/a.txt"]
+    assert refused == {"more": "it is a link that leads out of the folder"}
+
+
+def test_a_folder_with_a_manifest_of_its_own_is_read(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text('{"text": "of a web page"}')
+    assert [item.id for item in _read_folder(tmp_path)[0]] == ["app/manifest.json:1"]
+
+
+def test_files_whose_names_are_not_utf8_are_read_and_told_apart(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9"))
+    folder.mkdir()
+    pq.write_table(pa.table({"text": ["a row"]}), tmp_path / "rows")
+    (tmp_path / "rows").rename(folder / os.fsdecode(b"\xe8.parquet"))
+    for name in (b"\xe8.txt", b"\xe9.txt", b"\xe8.html"):
+        (folder / os.fsdecode(name)).write_text("words")
+    found, refused = _read_folder(tmp_path)
+    names = ["\\xe8.html", "\\xe8.parquet:1", "\\xe8.txt", "\\xe9.txt"]
+    assert [item.id for item in found] == [f"d\\xe9/{name}" for name in names]
+    assert not refused
 
 
 def test_a_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -121,13 +175,13 @@ def test_a_source_of_unreadable_files_is_an_error_that_gives_reasons(tmp_path: P
     parts = plan_parts(_folder(tmp_path), "sources[0]")
     quarantined = [item for part in parts for item in documents(part) if isinstance(item, Quarantined)]
     error = nothing_readable(_folder(tmp_path), "sources[0]", quarantined)
-    assert "1 were refused (a.jsonl line 1: it is not JSON" in error.message
+    assert "1 was refused (a.jsonl line 1: it is not JSON" in error.message
     assert error.field == "sources[0]"
 
 
 def test_a_folder_of_nothing_but_broken_links_is_an_error_at_once(tmp_path: Path) -> None:
     (tmp_path / "a.txt").symlink_to(tmp_path / "nothing")
-    with pytest.raises(Invalid, match=r"1 were refused \(a.txt: it is a broken link\)"):
+    with pytest.raises(Invalid, match=r"1 was refused \(a.txt: it is a broken link\)"):
         _read_folder(tmp_path)
 
 

@@ -182,7 +182,7 @@ def test_ragged_and_broken_rows_are_quarantined_by_line(tmp_path: Path) -> None:
     assert "not CSV" in refused[5]
     assert "NUL" in refused[6]
     assert "neither UTF-8" in refused[7]
-    assert "unexpected end" in refused[9]
+    assert "never closed, so nothing is read from here to line 9" in refused[9]
 
 
 def test_a_field_that_never_ends_ends_the_file(tmp_path: Path) -> None:
@@ -197,11 +197,18 @@ def test_csv_in_a_chinese_encoding_is_read(tmp_path: Path) -> None:
     assert [item.text for item in found] == [CHINESE]
 
 
-@pytest.mark.parametrize(("content", "reason"), [("", "empty"), ("a,b\n1,2\n", "no field 'text'")])
-def test_csv_without_texts_says_so(tmp_path: Path, content: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"), [("", "empty"), ("a,b\n1,2\n3,4\n", "no field 'text'; its fields are a, b")]
+)
+def test_csv_without_texts_says_so_once(tmp_path: Path, content: str, reason: str) -> None:
     found, refused = _read(_written(tmp_path, "x.csv", content))
     assert not found
-    assert all(reason in words for words in refused.values()) and refused
+    assert [reason in words for words in refused.values()] == [True]
+
+
+def test_instructions_in_csv_are_read(tmp_path: Path) -> None:
+    found, refused = _read(_written(tmp_path, "x.csv", "instruction,output\nsay it,said\n"))
+    assert [item.kind for item in found] == ["chat"] and not refused
 
 
 def _parquet(path: Path, columns: dict[str, Any], row_group_size: int = 1000) -> Path:
@@ -247,6 +254,24 @@ def test_a_broken_parquet_file_is_quarantined(tmp_path: Path, content: bytes) ->
     found, refused = _read(_written(tmp_path, "x.parquet", content))
     assert not found
     assert "not sound Parquet" in refused[0]
+
+
+def test_a_row_of_parquet_that_is_no_utf8_is_quarantined_alone(tmp_path: Path) -> None:
+    offsets, data = pa.array([0, 3, 5, 7], pa.int32()).buffers()[1], pa.py_buffer(b"onet\xffup")
+    column = pa.StringArray.from_buffers(3, offsets, data)
+    found, refused = _read(_parquet(tmp_path / "x.parquet", {"text": column}))
+    assert [item.text for item in found] == ["one", "up"]
+    assert list(refused) == [2]
+    assert "no sound row: 'utf-8' codec can't decode byte 0xff" in refused[2]
+
+
+def test_a_parquet_file_whose_columns_are_named_in_no_utf8_is_quarantined(tmp_path: Path) -> None:
+    path = _parquet(tmp_path / "x.parquet", {"text": ["one"], "name": ["two"]})
+    path.write_bytes(path.read_bytes().replace(b"name", b"n\xeb\xffe"))
+    for part_bytes in (1, 1 << 20):
+        parts = plan_parts(Source("files", paths=(str(path),)), "s", part_bytes=part_bytes)
+        (refused,) = [item for part in parts for item in documents(part)]
+        assert isinstance(refused, Quarantined) and "not sound Parquet" in refused.reason
 
 
 def test_damage_inside_a_parquet_file_is_quarantined(tmp_path: Path) -> None:

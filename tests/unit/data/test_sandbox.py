@@ -7,6 +7,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from atoll.data.engine.curate.plan import Fields
 from atoll.data.engine.read.formats import DOCUMENTS
 from atoll.data.engine.read.item import File, Found, Item, Limits, Quarantined
 from atoll.data.engine.read.sandbox import Sandbox, sandbox
+from atoll.data.engine.runtimes.worker import serve
 
 SMALL = Limits(parser_memory_bytes=400 << 20)
 
@@ -138,6 +140,15 @@ def test_each_thread_has_a_sandbox_of_its_own() -> None:
     thread.join()
     assert sandbox(SMALL) is sandbox(SMALL)
     assert found[0] is not sandbox(SMALL)
+
+
+def test_a_worker_that_is_done_ends_its_child(tmp_path: Path) -> None:
+    box = sandbox(SMALL)
+    _read(box, _page(tmp_path))
+    calls, ours = Pipe(duplex=False)
+    ours.close()
+    serve(calls, ours)
+    assert box._child is None
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])

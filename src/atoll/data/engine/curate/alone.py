@@ -47,16 +47,18 @@ def curate_alone(
     workers: int = 1,
     runtime: str = "process",
     seed: int = 0,
+    fields: Mapping[str, str] | None = None,
     report: Report = lambda *args, **more: None,
 ) -> tuple[Manifest, dict[str, Any]]:
     """Curate `inputs` into the folder `out`: files, folders, globs, packages (pypi:NAME==VERSION) and datasets of a
-    hub (hf:OWNER/NAME); NAME=INPUT for sources of their own.
+    hub (hf:OWNER/NAME); NAME=INPUT for sources of their own. fields: what records call their text, id, title and url.
 
     The manifest, and the figures of the run: cpu_s, seconds, workers, runtime, mb_per_cpu_s.
     Invalid for inputs or an `out` that cannot be; Conflict while another run works on `out`.
     """
     started = time.monotonic(), cpu_s()
-    task = {"sources": sources_of(inputs), "recipe": recipe, "seed": seed}
+    named = {"fields": dict(fields)} if fields else {}
+    task = {"sources": [source | named for source in sources_of(inputs)], "recipe": recipe, "seed": seed}
     working = runtime_of(runtime, workers)
     try:
         return _curated(task, out, working, report, started, {"workers": workers, "runtime": runtime})

@@ -119,7 +119,7 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 def _tar(content: Content) -> Iterator[Item]:
     budget = Budget(content.limits)
-    with tarfile.open(fileobj=content.stream, mode="r|", errors="replace") as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=content.stream, mode="r|", errors="surrogateescape") as archive:  # type: ignore[call-overload]
         for info in archive:
             budget.member()
             content.touch()
@@ -150,8 +150,7 @@ def _member(content: Content, name: str, stream: Readable) -> Iterator[Item]:
     if kind.reader == "archive":
         yield _refused(content, name, "it is an archive inside an archive")
         return
-    full = f"{content.name}/{name}"
-    yield from items(replace(content, name=full, stream=stream, format=kind, path="", start=0, stop=0))
+    yield from items(replace(content, name=_full(content, name), stream=stream, format=kind, path="", start=0, stop=0))
 
 
 def _leads_out(name: str) -> bool:
@@ -159,4 +158,9 @@ def _leads_out(name: str) -> bool:
 
 
 def _refused(content: Content, name: str, reason: str) -> Quarantined:
-    return Quarantined(f"{content.name}/{name}", 0, reason)
+    return Quarantined(_full(content, name), 0, reason)
+
+
+def _full(content: Content, name: str) -> str:
+    """What a member is called, other than any other even where its name is no UTF-8."""
+    return f"{content.name}/{name.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')}"

@@ -83,9 +83,10 @@ class Answers:
 def serve(request: dict[str, Any], answers: Answers) -> None:
     """Read one file and send what is in it."""
     limits, name = Limits(**request["limits"]), str(request["name"])
+    path = os.fsdecode(bytes.fromhex(request["path"]))
     answers.start(limits.parser_s)
     try:
-        with foreign("file"), open(request["path"], "rb") as file:
+        with foreign("file"), open(path, "rb") as file:
             content = Content(
                 name,
                 file,
@@ -93,7 +94,7 @@ def serve(request: dict[str, Any], answers: Answers) -> None:
                 limits,
                 Fields(**request["fields"]),
                 tuple(request["patterns"]),
-                request["path"],
+                path,
                 touch=answers.touch,
             )
             for item in items(content):

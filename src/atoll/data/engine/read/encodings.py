@@ -1,8 +1,9 @@
 """Encodings: text out of bytes, or the reason there is none.
 
-In this order: a byte order mark; UTF-16 by its zero bytes; UTF-8; what the page or server declares; else GB18030, Big5
-or UTF-16, whichever gives the larger share of frequent Chinese characters. Nothing is guessed beyond that: bytes in
-another encoding are refused, not garbled. Japanese and Korean encodings are read only where they are declared.
+In this order: a byte order mark; UTF-16 by its zero bytes; ISO-2022-JP by its escapes; UTF-8; what the page or server
+declares; else GB18030, Big5 or UTF-16, whichever gives the larger share of frequent Chinese characters, unless it would
+be better Japanese or Korean. Nothing is guessed beyond that: bytes in another encoding are refused, not garbled. Other
+Japanese and Korean encodings are read only where they are declared.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ ZERO_SHARE_MIN = 0.3
 ZEROS_MIN = 4
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_JAPANESE_ESCAPES = (b"\x1b$B", b"\x1b$@")
 _CONTROLS = bytes({*range(0x01, 0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F} - {0x1E, 0x1F})
 _DECLARED = re.compile(rb"<(?:meta|\?xml)[^>]{0,200}(?:charset|encoding)\s*=\s*[\"']?\s*([A-Za-z0-9_:-]{1,40})", re.I)
 
@@ -51,6 +53,16 @@ _FREQUENT = frozenset(
     "選顯頁單輸標編關訪圖語擊鍵換創寫譯處確護錯連視閱覽讀說購買賣愛媽車價錢稱歲醫課試聞遊戲費屬鳥魚備註內稱幣萬億"
 )
 """Characters that make up most of any running text, simplified and traditional."""
+
+_KANA = frozenset(map(chr, range(0x3041, 0x30FB)))
+_FREQUENT_HANGUL = frozenset(
+    "이다는에의을를가고하지로서기도사한은인시어리나자대과해수있그정것라보일부주만들장으여상전스아니면게원구조성적제문용회"
+    "거경중방동연소관선안내세공유국무당생계신발치모비마우년화진차요했며입습록료값음못합십오때개되미후저와위없등까"
+)
+"""Syllables that make up most of any running Korean text."""
+
+_RIVALS = (("euc_jp", _KANA), ("cp932", _KANA), ("euc_kr", _FREQUENT_HANGUL))
+"""Encodings whose bytes may look like Chinese ones, and the characters they are known by."""
 
 _PUNCTUATION = re.compile("[\x00-\x7f\u00a0-\u00ff\u2000-\u206f\u3000-\u303f\ufe30-\ufe4f\uff00-\uffef]+")
 
@@ -111,6 +123,8 @@ def _decoded(data: bytes, declared: str) -> str:
             return _strictly(data, (encoding,))
     if b"\0" in data and (wide := wide_encoding(data)):
         return _strictly(data, (wide, "utf-8"))
+    if any(escape in data for escape in _JAPANESE_ESCAPES):
+        return _strictly(data, ("iso2022_jp", "utf-8"))
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -143,12 +157,31 @@ def _chinese(data: bytes, utf8_error: UnicodeDecodeError, encodings: tuple[str, 
             best, best_share = text, share
     if not best:
         raise Unreadable(f"it is neither UTF-8 (byte {place} does not fit), UTF-16, GB18030 nor Big5")
+    if rival := _rival(data, best_share):
+        raise Unreadable(f"it seems to be {rival}, which is read only where a page declares it: convert it to UTF-8")
     return best
+
+
+def _rival(data: bytes, share: float) -> str:
+    """A Japanese or Korean encoding in which more than this share of the characters is frequent, if there is one."""
+    for encoding, letters in _RIVALS:
+        try:
+            wide = _wide(data.decode(encoding))
+        except UnicodeDecodeError:
+            continue
+        if wide and sum(map(letters.__contains__, wide)) > share * len(wide):
+            return encoding.replace("_", "-")
+    return ""
+
+
+def _wide(text: str) -> str:
+    """The characters of the beginning of a text that are neither ASCII nor punctuation."""
+    return _PUNCTUATION.sub("", text[:SAMPLE_BYTES])
 
 
 def _frequent_share(text: str) -> float:
     """Frequent Chinese characters among those that are neither ASCII nor punctuation; 0 when many are rare."""
-    wide = _PUNCTUATION.sub("", text[:SAMPLE_BYTES])
+    wide = _wide(text)
     if not wide or "\0" in text:
         return 0.0
     common = max(len(wide.encode(encoding, "ignore")) // 2 for encoding in ("gb2312", "big5"))

@@ -33,7 +33,7 @@ _CODE = (
 )
 _RECORDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 _RISKY = {
-    **{".json": "array", ".pdf": "pdf", ".docx": "docx", ".xlsx": "xlsx", ".warc": "warc"},
+    **{".json": "array", ".pdf": "pdf", ".docx": "docx", ".xlsx": "xlsx", ".warc": "warc", ".wet": "warc"},
     **{".zip": "archive", ".tar": "archive", ".html": "page", ".htm": "page"},
 }
 _TEXTS = {".txt": "text", ".text": "text", ".md": "markdown", ".markdown": "markdown", ".rst": "rst"}

@@ -20,8 +20,9 @@ from atoll.data.engine.read.text import document
 _HIDDEN = ["script", "style", "noscript", "template", "svg", "math", "iframe", "object", "head", "nav", "button"]
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 _BLOCK = re.compile(
-    r"address|article|aside|blockquote|body|d[dlt]|details|div|fieldset|figcaption|figure|footer|form|h[1-6]|header|hr|"
-    r"html|li|main|ol|p|pre|section|summary|table|tbody|tfoot|thead|tr|ul"
+    r"address|article|aside|blockquote|body|caption|center|d[dlt]|details|dialog|div|fieldset|figcaption|figure|footer|"
+    r"form|h[1-6]|header|hgroup|hr|html|legend|li|main|menu|ol|optgroup|option|p|pre|section|summary|table|tbody|"
+    r"textarea|tfoot|thead|tr|ul"
 )
 
 
@@ -122,10 +123,12 @@ def _open(tag: str, page: _Page) -> None:
 
 
 def _gap_lines(tag: str) -> int:
-    return 1 if tag in ("li", "tr", "dt", "dd") else 2
+    return 1 if tag in ("li", "tr", "dt", "dd", "option") else 2
 
 
 def _lay_verbatim(node: LexborNode, page: _Page) -> None:
+    for line_end in node.css("br"):
+        line_end.replace_with("\n")
     content = node.text().strip("\n")
     if content.strip():
         page.gap(2)

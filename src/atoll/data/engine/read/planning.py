@@ -17,13 +17,14 @@ import numpy as np
 
 from atoll.core.errors import Invalid
 from atoll.data.engine.curate.plan import Source
+from atoll.data.engine.read.dataset import is_of_curation
 from atoll.data.engine.read.encodings import wide_encoding
 from atoll.data.engine.read.formats import DOCUMENTS, PACKAGES, format_of, matches
 from atoll.data.engine.read.item import MIB, File, Part, Quarantined
 
 PART_BYTES = 16 * MIB
 FILES_MAX = 4096
-READERS_VERSION = 1
+READERS_VERSION = 2
 """Raised when readers give other texts of the same files, so kept stages are not mistaken for new ones."""
 
 
@@ -83,8 +84,10 @@ def nothing_readable(source: Source, field: str, quarantined: Sequence[Quarantin
     if not quarantined:
         return Invalid(f"{where} holds no document", field=field, hint="give a source that holds texts")
     reasons = "; ".join(_reason(item) for item in quarantined[:3])
-    message = f"no document of {where} could be read, {len(quarantined)} were refused ({reasons})"
-    return Invalid(message, field=field, hint="see the reasons; a file's name says how it is read")
+    count = len(quarantined)
+    message = f"no document of {where} could be read, {count} {'was' if count == 1 else 'were'} refused ({reasons})"
+    hint = "see the reasons; a file's name says how it is read, `fields` what its records call their text"
+    return Invalid(message, field=field, hint=hint)
 
 
 def _reason(item: Quarantined) -> str:
@@ -115,23 +118,38 @@ class _Listing:
     def add(self, name: str, path: Path, root: Path) -> None:
         """Take the file `path` up under `name` unless it is none or a link out of `root`."""
         real = Path(os.path.realpath(path))  # which a loop of links does not stop
-        if not real.is_relative_to(root):
-            self.refuse(name, "it is a link that leads out of the folder")
-        elif not real.is_file():
-            self.refuse(name, "it is a broken link" if path.is_symlink() else "it is not a regular file")
-        else:
-            about = real.stat()
-            self.files.append(File(name, str(real), about.st_size, about.st_mtime_ns))
+        try:
+            if not real.is_relative_to(root):
+                self.refuse(name, "it is a link that leads out of the folder")
+            elif not real.is_file():
+                self.refuse(name, "it is a broken link" if path.is_symlink() else "it is not a regular file")
+            else:
+                about = real.stat()
+                self.files.append(File(name, str(real), about.st_size, about.st_mtime_ns))
+        except OSError as error:  # of a folder that may not be entered, or of a path that is too long
+            self.refuse(name, f"cannot be read: {error.strerror}")
 
     def add_folder(self, folder: Path, before: str = "") -> None:
-        """Take up every file below the folder whose name matches, but hidden ones."""
+        """Take up every file below the folder whose name matches, but hidden ones and those of datasets."""
         root = folder.resolve()
         for place, subfolders, names in os.walk(root, onerror=lambda error: self._unlisted(error, root, before)):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            shown = [Path(place, name) for name in subfolders if not name.startswith(".")]
+            subfolders[:] = [path.name for path in shown if self._is_entered(path, root, before)]
             for path in (Path(place, name) for name in names if not name.startswith(".")):
                 name = before + _name(path, root)
                 if matches(name, self._patterns):
                     self.add(name, path, root)
+
+    def _is_entered(self, folder: Path, root: Path, before: str) -> bool:
+        """Whether to look into a folder; why not is told, but of links to what is listed anyway."""
+        if folder.is_symlink():
+            if not Path(os.path.realpath(folder)).is_relative_to(root):
+                self.refuse(before + _name(folder, root), "it is a link that leads out of the folder")
+            return False
+        if is_of_curation(folder):
+            self.refuse(before + _name(folder, root), "a curation made it: give it as an input of its own")
+            return False
+        return True
 
     def refuse(self, name: str, reason: str) -> None:
         self.refused.append(Quarantined(name, 0, reason))
@@ -170,8 +188,8 @@ def _folder(path: str, field: str) -> Path:
 
 
 def _name(file: Path, root: Path) -> str:
-    """The path within the folder as text, whatever bytes the file system holds."""
-    return os.fsencode(file.relative_to(root).as_posix()).decode("utf-8", "replace")
+    """The path within the folder as text, whatever bytes the file system holds, and another for every file."""
+    return os.fsencode(file.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _order(file: File) -> tuple[bytes, str]:
@@ -196,14 +214,17 @@ def _parts(whole: Part, files: list[File], part_bytes: int) -> Iterator[Part]:
 
 
 def _cut(whole: Part, file: File, part_bytes: int) -> list[Part]:
-    """The parts of a file that is large and can be cut, else none."""
+    """The parts of a file that is large and can be cut, else none; what cannot be opened is refused when it is read."""
     known = format_of(file.name)
     if file.bytes <= part_bytes or known.codec:
         return []
     one = replace(whole, files=(file,))
-    if known.reader == "jsonl":
-        return _cut_lines(one, part_bytes)
-    return _cut_groups(one, part_bytes) if known.reader == "parquet" else []
+    try:
+        if known.reader == "jsonl":
+            return _cut_lines(one, part_bytes)
+        return _cut_groups(one, part_bytes) if known.reader == "parquet" else []
+    except OSError:
+        return []
 
 
 def _cut_lines(one: Part, part_bytes: int) -> list[Part]:
@@ -240,13 +261,14 @@ def _cut_groups(one: Part, part_bytes: int) -> list[Part]:
     """Runs of row groups of about the size; a file that is not Parquet stays whole, and is refused when read."""
     import pyarrow as pa
 
+    from atoll.data.engine.read.parquet import opened
     from atoll.data.parquet import open_parquet
 
     try:
-        metadata = open_parquet(one.files[0].path).metadata
+        metadata = open_parquet(opened(one.files[0].path)).metadata
         sizes = [metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)]
         rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, UnicodeDecodeError):
         return []
     parts: list[Part] = []
     start, first, size, count = 0, 1, 0, 0

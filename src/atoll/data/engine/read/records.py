@@ -5,7 +5,7 @@ A record without the text field may be a chat or an instruction. What other fiel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atoll.data.engine.curate.plan import Fields
@@ -14,6 +14,11 @@ from atoll.data.engine.read.item import Found, Unreadable
 
 ID_CHARACTERS_MAX = 512
 NAMES_SHOWN = 8
+CHAT_FIELDS = (
+    *("messages", "conversations", "prompt", "completion"),
+    *("instruction", "input", "output", "response", "system"),
+)
+"""Fields of chats and instructions."""
 
 
 class Records:
@@ -61,8 +66,13 @@ class Records:
     def _missing(self, record: dict[str, Any]) -> str:
         if self._fields.text in record:
             return f"its field {self._fields.text!r} is null, not a text"
-        names = ", ".join(str(name)[:40] for name in list(record)[:NAMES_SHOWN])
-        return f"it has no field {self._fields.text!r}; its fields are {names or 'none'}"
+        return missing(self._fields.text, list(record))
+
+
+def missing(wanted: str, names: Sequence[str]) -> str:
+    """What is said of a record, or of the first row of a table, whose fields hold no text."""
+    shown = ", ".join(str(name)[:40] for name in names[:NAMES_SHOWN])
+    return f"it has no field {wanted!r}; its fields are {shown or 'none'}"
 
 
 def check_text(text: str, text_bytes_max: int) -> None:

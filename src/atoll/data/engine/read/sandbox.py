@@ -51,7 +51,7 @@ class Sandbox:
         """What is in the file; if the child does not live through it, a Quarantined that says why."""
         request = {
             "name": file.name,
-            "path": file.path,
+            "path": os.fsencode(file.path).hex(),  # a path is bytes, and JSON has none
             "fields": asdict(fields),
             "patterns": patterns,
             "limits": asdict(self.limits),

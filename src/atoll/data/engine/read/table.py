@@ -13,16 +13,21 @@ from atoll.data.engine.read.content import Content
 from atoll.data.engine.read.encodings import decode_line
 from atoll.data.engine.read.item import Found, Item, Quarantined, Unreadable
 from atoll.data.engine.read.lines import lines
-from atoll.data.engine.read.records import Records
+from atoll.data.engine.read.records import CHAT_FIELDS, Records, missing
 
 DELIMITERS = (",", ";", "\t", "|")
 
 
 def read(content: Content) -> Iterator[Item]:
-    """A text of every row. Rows with another number of fields than the first are quarantined."""
+    """A text of every row. Rows with another number of fields than the first are quarantined.
+
+    Raises Unreadable for a first row that names no field with texts, which is said once and not of every row.
+    """
     csv.field_size_limit(content.limits.line_bytes_max)
     source = _Lines(content)
     names, delimiter = _header(source, content.fields.text)
+    if not {content.fields.text, *CHAT_FIELDS} & set(names):
+        raise Unreadable(missing(content.fields.text, names), 1)
     rows = csv.reader(source, delimiter=delimiter, strict=True)
     records = Records(content.name, content.fields, content.limits.text_bytes_max)
     while True:
@@ -33,7 +38,7 @@ def read(content: Content) -> Iterator[Item]:
             if row:
                 yield _found(row, names, records, number)
         except csv.Error as error:
-            yield Quarantined(content.name, number, _reason(error))
+            yield Quarantined(content.name, number, _reason(error, source.next_number - 1))
             if _is_open_quote(error):
                 return
         except Unreadable as error:
@@ -52,7 +57,12 @@ def _is_open_quote(error: csv.Error) -> bool:
     return "field larger" in str(error)
 
 
-def _reason(error: csv.Error) -> str:
+def _reason(error: csv.Error, last: int) -> str:
+    """What is wrong with a row of which `last` is the last line that was looked at."""
+    if "unexpected end of data" in str(error):
+        return (
+            f"it is not CSV: a quote is opened and never closed, so nothing is read from here to line {last}, the last"
+        )
     if not _is_open_quote(error):
         return f"it is not CSV: {error}"
     most = csv.field_size_limit()

@@ -5,9 +5,12 @@ A page gives its main content. WET files (conversions) are plain text already.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from fastwarc.stream_io import BrotliReader, ChunkedReader, GzipReader, ZstdReader
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from atoll.data.engine.read.content import Content
@@ -20,24 +23,32 @@ from atoll.data.engine.read.records import check_text
 
 PAGES = ("text/html", "application/xhtml+xml")
 HEADER_BYTES_MAX = 64 << 10
+_CODINGS: dict[str, tuple[bytes, Any]] = {
+    **dict.fromkeys(("gzip", "x-gzip"), (b"\x1f\x8b", GzipReader)),
+    "deflate": (b"\x78", partial(GzipReader, zlib=True)),
+    "br": (b"", BrotliReader),
+    "zstd": (b"\x28\xb5\x2f\xfd", ZstdReader),
+}
+"""How pages are packed, by the name in their header: how they begin then (else they are as they are), and by whom they
+are unpacked."""
 
 
 def read(content: Content) -> Iterator[Item]:
     """A text of every page; the n-th record is line n."""
     stream: Any = _Watched(content.stream)
     kinds = WarcRecordType.response | WarcRecordType.conversion
-    number, last = 0, None
-    with foreign("web archive"):
-        records = ArchiveIterator(stream, kinds, auto_decode="all", max_header_len=HEADER_BYTES_MAX, fsspec_args=False)
-        for number, record in enumerate(records, 1):
-            content.touch()
-            if last:
-                yield last
-            last = _item(record, content, number)
-    if not stream.is_whole():  # and nothing tells whether the last record is
+    number = 0
+    try:
+        with foreign("web archive"):
+            records = ArchiveIterator(stream, kinds, max_header_len=HEADER_BYTES_MAX, fsspec_args=False)
+            for number, record in enumerate(records, 1):
+                content.touch()
+                if item := _item(record, content, number):
+                    yield item
+    except Unreadable as error:
+        raise Unreadable(str(error), error.line or number) from error
+    if not stream.is_whole():
         raise Unreadable("it is cut off inside a record", number)
-    if last:
-        yield last
     if not number:
         raise Unreadable("it holds no record of a page")
 
@@ -75,6 +86,8 @@ def _item(record: Any, content: Content, number: int) -> Item | None:
         with foreign("page"):
             return _found(record, content, number)
     except Unreadable as error:
+        if error.line:
+            raise
         return Quarantined(content.name, number, str(error))
 
 
@@ -82,9 +95,7 @@ def _found(record: Any, content: Content, number: int) -> Found | None:
     kind, charset = _kind(record)
     if kind not in (*PAGES, "text/plain"):
         return None
-    data = record.reader.read(content.limits.file_bytes_max + 1)
-    if len(data) > content.limits.file_bytes_max:
-        raise Unreadable(f"the page has more than {content.limits.file_bytes_max} bytes")
+    data = _payload(record, content.limits.file_bytes_max, number)
     if kind == "text/plain":
         text, title = decode(data, charset if known(charset) else ""), ""
     else:
@@ -94,6 +105,32 @@ def _found(record: Any, content: Content, number: int) -> Found | None:
     url = record.headers.get("WARC-Target-URI") or ""
     name = (record.record_id or "").removeprefix("<").removesuffix(">").removeprefix("urn:uuid:")
     return Found(name or f"{content.name}:{number}", text, content.name, title, "text", url.strip("<>"))
+
+
+def _payload(record: Any, most: int, number: int) -> bytes:
+    """The page as it was before it was packed for its way. One that was not packed as its header says is at fault for
+    itself only, so this is not left to the iterator."""
+    data = _within(record.reader, most)
+    if len(data) < record.content_length:
+        raise Unreadable("it is cut off inside a record", number)
+    headers = record.http_headers or {}
+    if "chunked" in (headers.get("Transfer-Encoding") or "").lower():
+        data = _within(ChunkedReader(io.BytesIO(data), fsspec_args=False), most)
+    for coding in reversed((headers.get("Content-Encoding") or "").lower().split(",")):
+        mark, opened = _CODINGS.get(coding.strip(), (b"", None))
+        if opened and data.startswith(mark):
+            data = _within(opened(io.BytesIO(data), fsspec_args=False), most)
+    return data
+
+
+def _within(stream: Readable, most: int) -> bytes:
+    """All of a stream that has at most so many bytes, else Unreadable."""
+    data = b""
+    while piece := stream.read(most + 1 - len(data)):
+        data += piece
+        if len(data) > most:
+            raise Unreadable(f"the page has more than {most} bytes")
+    return data
 
 
 def _kind(record: Any) -> tuple[str, str]:

@@ -6,6 +6,7 @@ Formulas are read as the values they had when the workbook was saved.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, time
 from typing import Any
 
 import openpyxl
@@ -56,11 +57,17 @@ def _named(found: Found, file: str) -> Found:
 
 
 def _value(value: Any) -> Any:
-    return value if value is None or isinstance(value, str | bool | int) else str(value)
+    return value if value is None or isinstance(value, str | bool | int) else _said(value)
 
 
 def _word(value: Any) -> str:
-    return "" if value is None else " ".join(str(value).split())
+    return "" if value is None else " ".join(_said(value).split())
+
+
+def _said(value: Any) -> str:
+    """A value in words; a day is a moment at midnight to the parser."""
+    is_day = isinstance(value, datetime) and value.time() == time()
+    return str(value.date() if is_day else value)
 
 
 def _table(title: str, names: list[str], rows: Iterator[Row], most: int) -> str:

@@ -119,12 +119,14 @@ def _has_children() -> bool:
 
 def serve(calls: Connection, answers: Connection) -> None:
     """Perform each call and answer (None, processor seconds) or (what went wrong, 0)."""
+    from atoll.data.engine.read import close as end_parsers
     from atoll.data.engine.runtimes.stages import give_back, perform
 
     while True:
         try:
             call = calls.recv()
         except EOFError:
+            end_parsers()  # or what they took would not be counted
             return
         answer: tuple[Any, float]
         try:
