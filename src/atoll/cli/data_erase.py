@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,20 +65,25 @@ def erase(
 def _carry_out(client: Client, wanted: dict[str, Any], target: Path | None) -> None:
     from atoll.cli.follow import board, show_resource
     from atoll.cli.render import line
-    from atoll.core.errors import AtollError
-    from atoll.core.files import write_bytes
+    from atoll.core.errors import AtollError, Invalid
+    from atoll.core.files import replace_file
     from atoll.data.certificate import lines
     from atoll.sdk.datasets import canonical
 
+    if target is not None and target.is_dir():
+        raise Invalid(f"{target} is a folder", field="certificate", hint="name a file for the certificate")
     name = f"erasure-{secrets.token_hex(6)}"
-    client.put("Erasure", name, wanted, version=0)
-    with board() as shown:
-        last = client.wait_for("Erasure", name, {"succeeded", "failed"}, on_change=show_resource(shown))
-    if last.phase == "failed":
-        raise AtollError(f"erasure {name} failed: {last.status.get('reason')}", hint=f"atoll describe erasure {name}")
-    told = client.datasets.certificate(name)
-    if target is not None:
-        write_bytes(target, canonical(told) + b"\n")
+    # the file is begun before anything is erased: what cannot be certified there is not erased
+    with nullcontext() if target is None else replace_file(target) as file:
+        client.put("Erasure", name, wanted, version=0)
+        with board() as shown:
+            last = client.wait_for("Erasure", name, {"succeeded", "failed"}, on_change=show_resource(shown))
+        if last.phase == "failed":
+            why = last.status.get("reason")
+            raise AtollError(f"erasure {name} failed: {why}", hint=f"atoll describe erasure {name}")
+        told = client.datasets.certificate(name)
+        if file is not None:
+            file.write(canonical(told) + b"\n")
     for text in lines(told):
         line(text)
 

@@ -69,12 +69,16 @@ def create(
     """Make a labelling task. TYPE is class=A,B, classes=A,B, spans=A,B, pair, rating=MIN..MAX or text."""
     from atoll.cli.label_fields import field_from
     from atoll.cli.render import line
+    from atoll.core.errors import Conflict
 
     spec: dict[str, Any] = {"fields": [field_from(text) for text in fields], "labels_per_item": labels_per_item}
     spec |= {"instructions": instructions, "labellers": labeller or [], "adjudicators": adjudicator or []}
     if source:
         spec["source"] = {"dataset": source, "split": split, "limit": limit}
-    session.client.put("LabelTask", task, spec)
+    if session.client.find("LabelTask", task) is not None:
+        hint = f"atoll get labeltask {task} -o yaml shows it; atoll apply changes it"
+        raise Conflict(f"labelling task {task!r} is there already", hint=hint)
+    session.client.put("LabelTask", task, spec, version=0)
     line(f"labelling task {task} is made; next: atoll data label {'status' if source else 'add'} {task}")
 
 
@@ -128,7 +132,8 @@ def status(session: Session, task: Task, json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    line(f"{task} is {found['phase']}: " + ", ".join(f"{n} {name}" for name, n in found["counts"].items() if n))
+    counts = ", ".join(f"{n} {name}" for name, n in found["counts"].items() if n)
+    line(f"{task} is {found['phase']}: {found.get('reason') or counts}")
     rows = [
         [p["labeller"], p["name"], str(p["answers"]), str(p["skips"]), str(p["decisions"]), duration(p["seconds"])]
         for p in found["labellers"]
@@ -232,9 +237,11 @@ def _follow(session: Session, run: dict[str, Any], wait: bool) -> None:
     with board() as shown:
         phases = ("succeeded", "failed")
         done = session.client.wait_for("LabelRun", run["name"], phases, on_change=show_resource(shown))
-    said = cell("counts", done.status["counts"])
     if done.phase == "failed":
         from atoll.core.errors import Invalid
 
         raise Invalid(f"run {done.name} failed: {done.status['reason']}", field="run")
-    line(f"{done.status['dataset_version'] or done.name}: {said}")
+    said = cell("counts", done.status["counts"])
+    line(f"{done.status.get('dataset_version') or done.name}: {said}")
+    if errors := done.status.get("errors"):
+        line(f"the first that failed: {errors[0]['item']}: {errors[0]['message']}")

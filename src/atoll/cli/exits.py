@@ -31,6 +31,8 @@ class AtollGroup(TyperGroup):
             code = super().main(*args, **options)
         except AtollError as error:
             end_with(error)
+        except OSError as error:
+            end_with_file(error)
         except typer.Abort:
             sys.exit(INTERRUPTED)
         except typer.TyperException as error:
@@ -44,6 +46,16 @@ def end_with(error: AtollError) -> NoReturn:
     if error.hint:
         say("hint", error.hint)
     sys.exit(code_of(error))
+
+
+def end_with_file(error: OSError) -> NoReturn:
+    """A file or folder of this machine that cannot be used; any other OSError is a mistake of ours, and goes on."""
+    if error.filename is None or error.strerror is None:
+        raise error
+    from atoll.core.errors import Invalid
+
+    hint = "name a place that is there, and that you may read and write"
+    end_with(Invalid(f"{os.fsdecode(error.filename)}: {error.strerror}", hint=hint))
 
 
 def end_with_usage(error: typer.TyperException) -> NoReturn:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -18,6 +18,7 @@ from atoll.core.blobs import CHUNK_BYTES, BlobStore
 from atoll.core.errors import IntegrityError, Invalid, NotFound
 from atoll.data.layout import MANIFEST, members
 from atoll.data.manifest import Manifest, Shard, decode_manifest, read_manifest
+from atoll.data.parquet import open_parquet
 
 MANIFEST_BYTES_MAX = 256 << 20
 
@@ -73,15 +74,18 @@ class Tar:
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        try:
-            self._tar = tarfile.open(path, "r:")  # noqa: SIM115 - it lives as long as this
-        except (tarfile.TarError, OSError) as error:
-            hint = "an uncompressed tar, as `atoll data export` writes"
-            raise Invalid(f"{path} cannot be read as a tar: {error}", field="source", hint=hint) from error
-        self._members = {_plain(member.name): member for member in self._tar.getmembers() if member.isfile()}
-        with self._open(MANIFEST) as stream:
-            self.data = stream.read(MANIFEST_BYTES_MAX)
-        self.manifest = decode_manifest(self.data)
+        with ExitStack() as opening:
+            try:
+                self._tar = opening.enter_context(tarfile.open(path, "r:"))
+                members = self._tar.getmembers()
+            except (tarfile.TarError, OSError) as error:
+                hint = "an uncompressed and whole tar, as `atoll data export` writes"
+                raise Invalid(f"{path} cannot be read as a tar: {error}", field="source", hint=hint) from error
+            self._members = {_plain(member.name): member for member in members if member.isfile()}
+            with self._open(MANIFEST) as stream:
+                self.data = stream.read(MANIFEST_BYTES_MAX)
+            self.manifest = decode_manifest(self.data)
+            opening.pop_all()
 
     def open(self, path: str, shard: Shard) -> IO[bytes]:
         return self._open(path)
@@ -121,7 +125,7 @@ def is_archive(text: str) -> bool:
 
 
 def check_shard(opened: Opened, path: str, shard: Shard) -> None:
-    """Raise IntegrityError, naming the file, unless it has the bytes the manifest says."""
+    """Raise IntegrityError, naming the file, unless it has the bytes and rows the manifest says."""
     checksum = hashlib.sha256()
     size_bytes = 0
     with opened.open(path, shard) as stream:
@@ -131,6 +135,23 @@ def check_shard(opened: Opened, path: str, shard: Shard) -> None:
     if f"sha256:{checksum.hexdigest()}" != shard.digest:
         words = f"{opened.name}: {path} is damaged: it has {size_bytes} bytes that are not those of the manifest"
         raise IntegrityError(words, hint="export it again, or copy it again", path=path, expected=shard.digest)
+    with opened.open(path, shard) as stream:
+        rows = _rows_in(stream)
+    if rows != shard.rows:
+        held = "is no Parquet" if rows is None else f"holds {rows} rows"
+        words = f"{opened.name}: {path} {held}, and its manifest speaks of {shard.rows} rows"
+        raise IntegrityError(words, hint="its manifest was changed; export it again", path=path)
+
+
+def _rows_in(stream: IO[bytes]) -> int | None:
+    """How many rows a Parquet file has; None for another file."""
+    from pyarrow import ArrowInvalid
+
+    try:
+        with open_parquet(stream) as file:
+            return int(file.metadata.num_rows)
+    except ArrowInvalid:
+        return None
 
 
 def check(opened: Opened) -> int:

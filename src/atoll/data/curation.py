@@ -21,7 +21,7 @@ from atoll.core.resources import KINDS, Key, Kind, Resource, Spec, Status
 from atoll.core.store import Create, Scope, Write
 from atoll.data.files import find_file, give_key, is_sealed
 from atoll.data.recipes import Recipe, Source
-from atoll.data.resources import TagName
+from atoll.data.resources import DatasetName, TagName
 from atoll.data.versions import MAIN, make_version, meant, resolve
 from atoll.governance.resources import SECRET
 from atoll.governance.secrets import Secrets
@@ -65,7 +65,7 @@ FindModel = Callable[[Scope, str, str], Model | None]
 class CurationRunSpec(Spec):
     """Turns sources into a dataset version by a recipe."""
 
-    dataset: str = Field(description="Dataset that receives the new version.")
+    dataset: DatasetName = Field(description="Dataset that receives the new version.")
     branch: TagName = Field(MAIN, description="The line of versions it continues.")
     sources: list[Source] = Field(min_length=1, description="Where the documents come from.")
     recipe: Recipe = Field(default_factory=Recipe, description="What is done to them.")
@@ -309,7 +309,10 @@ class _Project:
             return name
         if "/" in name:
             return name
-        model = self._scope.get("QualityModel", name, self._project)
+        model = self._scope.find("QualityModel", name, self._project)
+        if model is None:
+            hint = "apply a QualityModel of this name, or give the path of one on the node"
+            raise NotFound(f"there is no quality model {name!r} in project {self._project!r}", hint=hint)
         if model.phase == "failed":
             raise Invalid(f"the quality model {name!r} has failed", field="recipe.quality", hint=model.status["reason"])
         if not model.status.get("model"):

@@ -19,7 +19,7 @@ from atoll.core.reconcile import Writer
 from atoll.core.resources import KINDS, Kind, Model, Resource, Spec, Status
 from atoll.core.store import Scope, Write
 from atoll.data.files import give_key, is_sealed
-from atoll.data.resources import Digest, TagName
+from atoll.data.resources import DatasetName, Digest, TagName
 from atoll.data.rights import Rights
 from atoll.data.versions import MAIN, make_version, parents_of
 
@@ -38,7 +38,7 @@ class ImportFields(Model):
 class DatasetImportSpec(Spec):
     """Takes files as a new version of a dataset: two files of examples, or the files of a source."""
 
-    dataset: str = Field(description="Dataset that receives the new version.")
+    dataset: DatasetName = Field(description="Dataset that receives the new version.")
     branch: TagName = Field(MAIN, description="Branch the version continues.")
     train: Digest | Literal[""] = Field("", description="Digest of the lines to learn from: a file the project has.")
     heldout: Digest | Literal[""] = Field("", description="Digest of the lines to measure on; empty: none.")

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from atoll.core.errors import Forbidden
-from atoll.core.resources import KINDS, Asker, Kind, Model, Spec, Status
+from atoll.core.resources import KINDS, Asker, Kind, Model, Spec, Status, is_name
 from atoll.data.holding import held, versions_in
 
 TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Names of branches and tags: what may stand behind the `@` of DATASET@NAME."""
+
+
+def _dataset_name(text: str) -> str:
+    if not (is_name(text) and is_name(f"{text}.v{2**31}")):
+        words = "1 to 116 of a-z, 0-9, '-' and '.', beginning and ending with a letter or digit"
+        raise ValueError(f"a dataset's name is {words}")
+    return text
+
+
+DatasetName = Annotated[str, AfterValidator(_dataset_name)]
+"""Name of a dataset that receives versions: what DATASET.vN can be made of."""
 
 Digest = Annotated[str, StringConstraints(pattern="^sha256:[0-9a-f]{64}$")]
 

@@ -17,7 +17,7 @@ from atoll.compute.run_keys import close_key, key_reference, open_charged_key
 from atoll.core.reconcile import Writer
 from atoll.core.resources import KINDS, Key, Kind, Resource, Spec, Status
 from atoll.core.store import Write
-from atoll.data.resources import TagName
+from atoll.data.resources import DatasetName, TagName
 from atoll.data.versions import MAIN, make_version, resolve
 from atoll.governance.secrets import Secrets
 
@@ -37,7 +37,7 @@ PASSED_ON = (
 class SynthesisRunSpec(Spec):
     """Makes a dataset version of questions, answers and instructions about the documents of another."""
 
-    dataset: str = Field(description="Dataset that receives the new version.")
+    dataset: DatasetName = Field(description="Dataset that receives the new version.")
     branch: TagName = Field(MAIN, description="The line of versions it continues.")
     source: str = Field(description="Dataset version whose documents are asked about: its splits train and heldout.")
     model: str = Field(min_length=1, description="Deployment, route or provider's model that writes.")

@@ -71,6 +71,8 @@ class Datasets:
         version = None if reference is None else self.manifest(reference)[0]
         for _ in range(ATTEMPTS):
             found = self._client.get("Dataset", dataset)
+            if version is not None and version not in found.status.get("versions", []):
+                raise Invalid(f"{version} is no version of {dataset!r}", field="version", hint=f"{dataset}.vN")
             tags = {name: value for name, value in found.spec.get("tags", {}).items() if name != tag}
             if version is None and len(tags) == len(found.spec.get("tags", {})):
                 raise NotFound(f"dataset {dataset!r} has no tag {tag!r}", hint=f"it has: {', '.join(tags) or 'none'}")

@@ -99,7 +99,7 @@ def read_lineage(tenant: Reader, kind: str, name: str) -> dict[str, Any]:
     """What a thing came from (`up`) and what came from it (`down`); kind `any` finds it by name alone."""
     lineage = Lineage(r for k in KINDS if k.name not in UNTOLD for r in tenant.scope.find_all(k.name))
     named = "" if kind == "any" else kind_in(kind, tenant.project).name
-    id_ = _meant(tenant, lineage, name) if named in ("", "Dataset") else (named, name)
+    id_ = _meant(tenant, lineage, named, name) if named in ("", "Dataset") else (named, name)
     return {"up": lineage.up(*id_).to_dict(), "down": lineage.down(*id_).to_dict()}
 
 
@@ -122,8 +122,12 @@ def part_of(text: str, size_bytes: int) -> tuple[int, int]:
     return start, min(last + 1, size_bytes)
 
 
-def _meant(tenant: Tenant, lineage: Lineage, name: str) -> tuple[str, str]:
-    found = lineage.find(name)
+def _meant(tenant: Tenant, lineage: Lineage, kind: str, name: str) -> tuple[str, str]:
+    """A dataset with a version goes before all else of its name: runs are often called like what they make."""
+    is_dataset = tenant.scope.find("Dataset", name) is not None
+    if is_dataset and (version := resolve(tenant.scope, tenant.project, name)) is not None:
+        return "DatasetVersion", version.name
+    found = lineage.find(name) if not kind else None
     return found if found is not None else ("DatasetVersion", version_of(tenant, name).name)
 
 

@@ -16,7 +16,7 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from atoll.core.errors import Conflict, Forbidden
+from atoll.core.errors import Conflict, Forbidden, Invalid
 from atoll.core.resources import Resource, check_name
 from atoll.core.store import Create
 from atoll.data.labelling import tallies
@@ -161,7 +161,13 @@ def status(centre: CentreOf, tenant: Reader, task: str) -> dict[str, Any]:
     counts = labels.counts(found.uid)
     people = labels.people(found.uid) if counts["labellers"] else []
     named = [{"labeller": pseudonym(person.pop("number")), **person} for person in people]
-    return {"task": task, "phase": found.phase, "counts": counts, "labellers": named}
+    return {
+        "task": task,
+        "phase": found.phase,
+        "reason": found.status.get("reason", ""),
+        "counts": counts,
+        "labellers": named,
+    }
 
 
 @router.get("/agreement")
@@ -234,6 +240,12 @@ def export_lines(
 ) -> StreamingResponse:
     """All items as JSON lines; or decided pairs as {"prompt", "chosen", "rejected"}."""
     found = tenant.scope.get("LabelTask", task)
+    if form == "preferences" and not any(field["type"] == "pair" for field in found.spec["fields"]):
+        raise Invalid(
+            f"{task!r} asks for no pair, so it has no preferences",
+            field="form",
+            hint="ask for its items: form=items, or no --preferences",
+        )
     lines = _lines(_labels(centre, tenant), found, form, decided_only)
     return StreamingResponse(lines, media_type="application/jsonl")
 

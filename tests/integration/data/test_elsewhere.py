@@ -116,6 +116,16 @@ def test_a_package_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Pat
         run(tmp_path, {"kind": "package", "reference": "pypi:tiny-corpus==2.0"})
 
 
+def test_a_package_a_folder_that_is_an_index_does_not_have_is_refused(
+    tmp_path: Path, links: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "index").mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "0")
+    monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "index").as_uri())
+    with pytest.raises(NotFound, match="tiny-corpus"):
+        run(tmp_path, PACKAGE)
+
+
 def test_other_bytes_of_one_version_are_another_place(tmp_path: Path, links: Path) -> None:
     def places(folder: str, patterns: tuple[str, ...] = ("*.md",)) -> dict[str, str]:
         source = Source("package", reference=PACKAGE["reference"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tarfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from atoll.core.errors import Forbidden, IntegrityError, Invalid, NotFound
 from atoll.core.resources import Resource
-from atoll.data.archive import Folder, check
+from atoll.data.archive import Folder, check, open_archive
 from atoll.data.engine.versions.diff import diff
 from atoll.sdk.datasets import STATE_SUFFIX
 from atoll.sdk.errors import Unreachable
@@ -81,6 +82,33 @@ def test_a_damaged_file_is_named_and_nothing_is_made(library: Library, docs: Res
     with library.client() as client, pytest.raises(IntegrityError, match=r"train/00002\.parquet is damaged"):
         client.datasets.import_from(Folder(target), "broken")
     assert library.scope.find("Dataset", "broken", "default") is None
+
+
+def test_rows_a_manifest_made_up_are_refused(library: Library, docs: Resource, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    library.command("export", "docs", str(target))
+    manifest = json.loads((target / "manifest.json").read_text())
+    shard = manifest["splits"]["train"]["shards"][0]
+    rows = shard["rows"]
+    shard["rows"], manifest["splits"]["train"]["rows"] = rows + 1, manifest["splits"]["train"]["rows"] + 1
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(IntegrityError, match=rf"train/00000\.parquet holds {rows} rows, .* {rows + 1} rows"):
+        check(Folder(target))
+    file = target / "train/00000.parquet"
+    file.write_bytes(b"no Parquet")
+    shard |= {"digest": f"sha256:{hashlib.sha256(b'no Parquet').hexdigest()}", "bytes": 10}
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(IntegrityError, match=r"train/00000\.parquet is no Parquet"):
+        check(Folder(target))
+
+
+def test_a_tar_that_was_cut_off_is_refused_in_words(library: Library, docs: Resource, tmp_path: Path) -> None:
+    whole, part = tmp_path / "whole.tar", tmp_path / "part.tar"
+    library.command("export", "docs", str(whole))
+    data = whole.read_bytes()
+    part.write_bytes(data[: len(data) // 2])
+    with pytest.raises(Invalid, match="cannot be read as a tar"), open_archive(part):
+        pass
 
 
 def test_an_import_that_broke_off_sends_only_what_is_missing(library: Library, tmp_path: Path) -> None:
@@ -154,6 +182,7 @@ def test_tags_are_set_moved_and_taken_away(library: Library, docs: Resource) -> 
     assert library.command("tag", "tagged", "best", "--remove") == "tagged@best is gone\n"
     assert "has no tag 'best'" in library.command("tag", "tagged", "best", "--remove", code=1)
     assert "needs a version" in library.command("tag", "tagged", "best", code=1)
+    assert f"{docs.name} is no version of 'tagged'" in library.command("tag", "tagged", "best", docs.name, code=1)
 
 
 def test_lineage_is_told_as_a_tree(library: Library, docs: Resource) -> None:
@@ -165,6 +194,16 @@ def test_lineage_is_told_as_a_tree(library: Library, docs: Resource) -> None:
     assert [node["name"] for node in told["up"]["children"]] == ["docs.v1"]
     assert library.command("lineage", "dataset/docs") == said
     assert "no lineage" in library.command("lineage", "datasetversion/nothing", code=1)
+
+
+def test_a_name_a_dataset_shares_with_a_run_is_the_datasets(library: Library) -> None:
+    library.add("twin", {"train": [[document("t", "x")]]})
+    with library.client() as client:
+        client.put("CurationRun", "twin", {"dataset": "another", "sources": [{"kind": "dataset", "reference": "none"}]})
+    for name in ("twin", "dataset/twin"):
+        told = json.loads(library.command("lineage", name, "--json"))
+        assert (told["up"]["kind"], told["up"]["name"]) == ("DatasetVersion", "twin.v1")
+    assert json.loads(library.command("lineage", "curationrun/twin", "--json"))["up"]["kind"] == "CurationRun"
 
 
 def test_ranges_are_served_and_nonsense_is_refused(library: Library, docs: Resource) -> None:

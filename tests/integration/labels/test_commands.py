@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from typer.testing import CliRunner, Result
 
 from atoll.cli import data_labels
 from atoll.cli.session import Session
-from atoll.core.errors import Forbidden, Invalid
+from atoll.core.errors import Conflict, Forbidden, Invalid
+from atoll.core.store import SetStatus
 from atoll.sdk import Client
+from running import until
 
 from .conftest import Desk
 
@@ -94,6 +98,54 @@ def test_what_is_refused_says_why(run: Run, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="'tone' cannot be 'loud'"):
         run("ada", "label", "answer", "refusals", "k", "tone=loud")
     assert "k is open" in run("ada", "label", "skip", "refusals", "k").output
+
+
+def test_a_run_is_followed_to_what_it_did_and_could_not(run: Run, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("cy", "label", "create", "followed", "--field", "tone:class=kind,rude")
+    desk.fill("followed", 2)
+    scope = desk.centre.store.everything("test")
+
+    def told(phase: str, **more: object) -> str:
+        """What the command prints of a pre-labelling whose task ended so."""
+        done = threading.Event()
+
+        def end() -> None:
+            while not done.wait(0.02):
+                for workload in scope.find_all("Workload"):
+                    if "followed-prelabel" in workload.name and workload.phase not in ("succeeded", "failed"):
+                        with contextlib.suppress(Conflict):  # its controller came between
+                            scope.write([SetStatus(workload, workload.status | {"phase": phase} | more)])
+
+        task = threading.Thread(target=end)
+        task.start()
+        try:
+            return run("cy", "label", "prelabel", "followed", "--model", "m").output
+        finally:
+            done.set()
+            task.join()
+
+    errors = [{"item": "k001", "message": "too long"}]
+    said = told("succeeded", result={"counts": {"labelled": 1, "failed": 1}, "errors": errors})
+    assert "labelled=1, failed=1" in said
+    assert "the first that failed: k001: too long" in said
+    with pytest.raises(Invalid, match="failed: the model is gone"):
+        told("failed", reason="the model is gone")
+
+
+def test_a_task_is_not_made_twice_and_says_why_it_failed(run: Run, desk: Desk) -> None:
+    run("cy", "label", "create", "once", "--field", "tone:class=kind,rude", "--labeller", "ada")
+    with pytest.raises(Conflict, match="'once' is there already"):
+        run("cy", "label", "create", "once", "--field", "tone:class=kind,rude")
+    assert desk.ask("GET", "/projects/red/labeltasks/once")["spec"]["labellers"] == ["ada"]
+    run("cy", "label", "create", "sourceless", "--field", "tone:class=kind,rude", "--source", "nowhere")
+    until(lambda: desk.ask("GET", "/projects/red/labeltasks/sourceless")["status"]["phase"] == "failed", "no source")
+    assert "is failed: there is no dataset 'nowhere'" in run("cy", "label", "status", "sourceless").output
+
+
+def test_preferences_of_a_task_without_pairs_are_refused(run: Run) -> None:
+    run("cy", "label", "create", "pairless", "--field", "tone:class=kind,rude")
+    with pytest.raises(Invalid, match="'pairless' asks for no pair"):
+        run("cy", "label", "export", "pairless", "--preferences")
 
 
 def test_a_model_of_quality_is_trained_from_files_alone(run: Run, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_an_unreachable_server_is_named_with_the_way_out(atoll: CliRunner) -> No
         (["secrets", "set", "api", "A=@nothing.txt"], "A: cannot read 'nothing.txt'"),
         (["logs", "a", "b", "c"], "too many words"),
         (["status", "--address", "ftp://x"], "address cannot be 'ftp://x'"),
+        (["data", "label", "add", "tones", "/proc/version/items.jsonl"], "/proc/version/items.jsonl: Not a directory"),
     ],
 )
 def test_bad_input_is_refused_with_a_hint(words: list[str], message: str, atoll: CliRunner) -> None:

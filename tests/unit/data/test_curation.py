@@ -169,6 +169,12 @@ def test_the_dataset_a_run_is_for_may_have_no_version_yet_another_must(world: Wo
         CurationRunController().workload_for(_run(world, "third", recipe={"dedup": {"known": ["web@zh"]}}), world)
 
 
+def test_a_quality_model_that_is_not_there_is_named_with_the_way_out(world: World) -> None:
+    with pytest.raises(NotFound, match="there is no quality model 'edu' in project 'default'") as refused:
+        _role(world, recipe={"quality": [{"name": "edu", "model": "edu"}]})
+    assert "apply a QualityModel" in refused.value.hint
+
+
 def test_a_path_is_no_dataset_that_is_known(world: World) -> None:
     with pytest.raises(Invalid, match="'/data/web' names no dataset"):
         _role(world, recipe={"dedup": {"known": ["/data/web"]}})

@@ -94,6 +94,26 @@ def test_tags_are_plain_names(tags: dict[str, str]) -> None:
         DATASET.parse_spec({"tags": tags})
 
 
+RECEIVERS: dict[str, dict[str, Any]] = {
+    "CurationRun": {"sources": [{"kind": "stdlib"}]},
+    "SynthesisRun": {"source": "docs", "model": "m"},
+    "DatasetImport": {"source": "pypi:a==1"},
+}
+
+
+@pytest.mark.parametrize("kind", RECEIVERS)
+@pytest.mark.parametrize("name", ["Web", "a/b", "", "web docs", "-web", "web-", "w" * 120])
+def test_a_run_whose_versions_could_have_no_name_is_refused_before_it_runs(kind: str, name: str) -> None:
+    with pytest.raises(Invalid, match=r"spec\.dataset"):
+        KINDS.named(kind).parse_spec(RECEIVERS[kind] | {"dataset": name})
+
+
+@pytest.mark.parametrize("kind", RECEIVERS)
+def test_a_run_may_be_for_any_dataset_versions_can_be_named_by(kind: str) -> None:
+    for name in ("web", "w" * 100, "2024.de-en"):
+        assert KINDS.named(kind).parse_spec(RECEIVERS[kind] | {"dataset": name})["dataset"] == name
+
+
 def test_equal_manifests_on_one_branch_make_one_version(shelf: Shelf) -> None:
     first = shelf.add("docs", document("a", "one"))
     assert shelf.add("docs", document("a", "one")).uid == first.uid

@@ -133,7 +133,8 @@ def _links(source: Source) -> Iterator[Link]:
 def _of_index(page: str) -> Iterator[Link]:
     if page.startswith("file:"):
         folder = Path(unquote(urlsplit(page).path))
-        yield from (Link(str(file)) for file in sorted(folder.iterdir()) if folder.is_dir())
+        if folder.is_dir():
+            yield from (Link(str(file)) for file in sorted(folder.iterdir()))
         return
     answer = _asked(page)
     if answer is None:
