@@ -66,7 +66,9 @@ def add_to(app: typer.Typer, panel: str) -> None:
 def create(
     session: Session,
     description: Description = None,
-    role: Annotated[str, typer.Option("--role", help="owner, member, viewer or admin.")] = "member",
+    role: Annotated[
+        str, typer.Option("--role", help="owner, member, viewer, caller (calls models and nothing else) or admin.")
+    ] = "member",
     expires_in: ExpiresIn = None,
     model: Models = None,
     address_from: Addresses = None,

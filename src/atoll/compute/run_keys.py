@@ -87,7 +87,7 @@ def open_key(
     description = f"works for {run.kind} {run.name}"[:200]
     key = {
         "description": description,
-        "role": "member",
+        "role": "caller",
         "models": list(models) or [NO_MODEL],
         "limits": limits,
         "priority": "batch",

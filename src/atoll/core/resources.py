@@ -122,7 +122,7 @@ class Asker(Protocol):
     def is_admin(self) -> bool: ...
 
     def role_in(self, project: str) -> str:
-        """admin, owner, member, viewer, or "" for nothing."""
+        """admin, owner, member, viewer, caller, or "" for nothing."""
         ...
 
 

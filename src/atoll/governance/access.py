@@ -5,6 +5,7 @@ admin    x     x      x       x        in every project, and the fleet
 owner    x     x      x                in its projects: also members, keys, secrets and budgets
 member   x     x                       in its projects
 viewer   x                             in its projects
+caller                                 calls models in its projects, which no other route but the gateway's is for
 system                        x        agents and gateways
 """
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from atoll.core.resources import Resource
 
-RANKS = ("", "viewer", "member", "owner", "admin")
-"""Roles in rising order; each may do all that those before it may. "" is no role at all."""
+RANKS = ("", "caller", "viewer", "member", "owner", "admin")
+"""Roles in rising order; each may do all that those before it may, but for calling models: a viewer may not, for that
+spends, and a caller may nothing else. "" is no role at all."""
 
 PREFIX = "sk-atoll-"
 _ALPHABET = string.ascii_letters + string.digits
@@ -43,7 +44,7 @@ class Identity:
         return self.role == "admin"
 
     def role_in(self, project: str) -> str:
-        """What it is in `project`: admin, owner, member, viewer, or "" for nothing."""
+        """What it is in `project`: one of RANKS."""
         if self.is_admin:
             return "admin"
         if self.role == "system":
@@ -60,7 +61,7 @@ class Identity:
     @property
     def home(self) -> str:
         """The project meant when none is named: the key's own, or the first its user is in when that is not one."""
-        acting = [project for project in self.projects() if rank(self.role_in(project)) >= rank("member")]
+        acting = [project for project in self.projects() if calls_models(self.role_in(project))]
         return acting[0] if acting else self.project
 
 
@@ -88,6 +89,17 @@ def user_of(key: Resource) -> str:
 def rank(role: str) -> int:
     """Where a role stands among RANKS; a role that is not one of them ranks as none."""
     return RANKS.index(role) if role in RANKS else 0
+
+
+def calls_models(role: str) -> bool:
+    """Whether the role may call models."""
+    return role == "caller" or rank(role) >= rank("member")
+
+
+def within(role: str, bound: str) -> str:
+    """What is left of a role that may do no more than another: a viewer's caller may nothing."""
+    lower = min(role, bound, key=rank)
+    return "" if lower == "caller" and "viewer" in (role, bound) else lower
 
 
 def is_from(addresses: Sequence[str] | None, address: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from atoll.core.resources import SYSTEM_PROJECT, Resource
 from atoll.core.store import Scope
-from atoll.governance.keys import Identity, rank, user_of
+from atoll.governance.keys import Identity, calls_models, user_of, within
 from atoll.governance.resources import ApiKeySpec
 
 OVER = 0.0
@@ -74,7 +74,7 @@ class Keys:
         payer = self.payer(key)
         if payer is not None and payer is not key:
             most = self.roles(payer)
-            return {p: min(role, most[p], key=rank) for p, role in self._own_roles(key).items() if p in most}
+            return _bounded({p: (role, most[p]) for p, role in self._own_roles(key).items() if p in most})
         return self._own_roles(key)
 
     def identity(self, key: Resource) -> Identity:
@@ -109,7 +109,7 @@ class Keys:
             return dict.fromkeys(self.people.projects, "admin")
         if not user:
             return {key.project: own} if key.project in self.people.projects and key.project != SYSTEM_PROJECT else {}
-        return {p: min(role, own, key=rank) for p, role in self.people.roles.get(user, {}).items()}
+        return _bounded({p: (role, own) for p, role in self.people.roles.get(user, {}).items()})
 
     def _ends_at(self, key: Resource, depth: int) -> float:
         spec = key_fields(key)
@@ -130,6 +130,12 @@ class Keys:
         return max([self._ends_at(payer, depth), *(self._pays_until(key, depth + 1) for key in successors)])
 
 
+def _bounded(roles: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """Each role within its bound; projects in which nothing is left are not named."""
+    left = {project: within(role, bound) for project, (role, bound) in roles.items()}
+    return {project: role for project, role in left.items() if role}
+
+
 def read_keys(scope: Scope) -> Keys:
     """All keys and people of the store; `scope` must see everything."""
     found = (scope.find_all(kind) for kind in ("Project", "User", "Membership"))
@@ -139,9 +145,9 @@ def read_keys(scope: Scope) -> Keys:
 def key_entries(scope: Scope, now: float) -> dict[str, dict[str, Any]]:
     """What gateways know of every key usable at Unix time `now`, by the key's SHA-256; `scope` must see everything.
 
-    "id" is the key its usage is charged to. "projects" are those it may call models in, as member or more; "project"
-    is the one meant when none is named. Keys that may do so nowhere are left out, so gateways refuse them: a viewer
-    reads, and to call a model is to spend. "lineage" is as `Keys.lineage` of the key that is charged.
+    "id" is the key its usage is charged to. "projects" are those it may call models in; "project" is the one meant when
+    none is named. Keys that may do so nowhere are left out, so gateways refuse them: a viewer reads, and to call a
+    model is to spend. "lineage" is as `Keys.lineage` of the key that is charged.
     """
     keys = read_keys(scope)
     usable = ((key, keys.ends_at(key)) for key in keys)
@@ -150,7 +156,7 @@ def key_entries(scope: Scope, now: float) -> dict[str, dict[str, Any]]:
 
 
 def _acts_in(roles: Mapping[str, str]) -> list[str]:
-    return sorted(project for project, role in roles.items() if rank(role) >= rank("member"))
+    return sorted(project for project, role in roles.items() if calls_models(role))
 
 
 def _entry(keys: Keys, key: Resource, ends_at: float, projects: list[str]) -> dict[str, Any]:

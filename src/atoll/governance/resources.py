@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from atoll.core.resources import KINDS, Asker, Fields, Kind, Model, Resource, Spec, Status, World
 from atoll.governance.keys import Identity
 
-Role = Literal["admin", "owner", "member", "viewer", "system"]
+Role = Literal["admin", "owner", "member", "viewer", "caller", "system"]
 MemberRole = Literal["owner", "member", "viewer"]
 Period = Literal["total", "day", "month"]
 CURRENCY = "^[A-Z]{3}$"
@@ -71,7 +71,8 @@ class ApiKeySpec(Spec):
     description: str = Field("", max_length=200, description="What the key is for.")
     role: Role = Field(
         "member",
-        description="admin: every project; owner, member, viewer: this project; system: agents and gateways.",
+        description="admin: every project; owner, member, viewer: this project; caller: calls its models, and nothing "
+        "else; system: agents and gateways.",
     )
     user: str = Field("", description="The user it belongs to; the key then has the user's role in each project.")
     expires_at: float | None = Field(None, description="Unix time after which the key is refused.")

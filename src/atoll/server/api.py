@@ -16,6 +16,7 @@ from atoll import __version__
 from atoll.core.errors import AtollError, Conflict, Forbidden, Invalid
 from atoll.core.resources import KINDS, Key, Kind, Resource, check_name
 from atoll.core.store import Change, Create, MarkDeleting, Scope, SetSpec, Write
+from atoll.governance.access import is_at_least
 from atoll.server.access import CentreOf, Identified, Reader, Tenant, Writer, kind_in, may_still_read, signed, writable
 from atoll.server.wait import Waiter
 
@@ -65,7 +66,8 @@ def kinds(_: Identified) -> dict[str, Any]:
 def status(centre: CentreOf, identity: Identified) -> dict[str, Any]:
     """The platform at a glance; a tenant sees its own counts only."""
     everything = centre.store.everything()
-    scopes = [everything] if identity.is_admin else [centre.store.scope(p) for p in identity.projects()]
+    readable = [project for project in identity.projects() if is_at_least(identity, "viewer", project)]
+    scopes = [everything] if identity.is_admin else [centre.store.scope(project) for project in readable]
     counts: dict[str, dict[str, int]] = {}
     for scope, kind in itertools.product(scopes, KINDS):
         for resource in scope.find_all(kind.name):

@@ -25,7 +25,7 @@ KINDS_OF_OWNERS = {"memberships": {"role": "member"}, "prices": {"model": "m"}}
 
 @pytest.mark.parametrize(
     ("role", "reads", "writes", "manages"),
-    [("owner", 200, 200, 200), ("member", 200, 200, 403), ("viewer", 200, 403, 403)],
+    [("owner", 200, 200, 200), ("member", 200, 200, 403), ("viewer", 200, 403, 403), ("caller", 403, 403, 403)],
 )
 def test_each_role_reads_writes_and_manages_as_the_table_says(
     house: House, role: str, reads: int, writes: int, manages: int

@@ -69,6 +69,15 @@ def test_a_viewer_changes_nothing_by_any_route(house: House) -> None:
         assert status_of(house, verb, filled, viewer) in (400, 403), (verb, path)
 
 
+def test_a_caller_is_answered_by_no_route_of_the_server(house: House) -> None:
+    """It is for applications: what they ask goes through the gateway."""
+    caller = house.key("red", role="caller")
+    for verb, path, filled in routes(house):
+        if path not in OPEN | FOR_ALL:
+            assert status_of(house, verb, filled, caller) in (400, 403), (verb, path)
+    assert house.ask("GET", "/status", key=caller)["counts"] == {}
+
+
 def test_what_belongs_to_no_project_is_the_administrators_and_the_platforms_own(house: House) -> None:
     owner = house.key("red", role="owner")
     for verb, path, filled in routes(house):

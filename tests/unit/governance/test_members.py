@@ -16,7 +16,7 @@ from atoll.server import kinds
 
 assert kinds.DOMAINS
 
-ROLES = ("owner", "member", "viewer")
+ROLES = ("owner", "member", "viewer", "caller")
 
 
 def resource(kind: str, name: str, project: str = "system", **fields: Any) -> Resource:
@@ -51,6 +51,7 @@ def test_a_key_of_nobody_has_its_own_role_in_its_own_project(role: str) -> None:
         ("owner", {"red": "owner", "blue": "viewer"}),
         ("member", {"red": "member", "blue": "viewer"}),
         ("viewer", {"red": "viewer", "blue": "viewer"}),
+        ("caller", {"red": "caller"}),  # what a viewer may not do, a viewer's caller may not either
     ],
 )
 def test_a_persons_key_has_the_persons_role_but_never_more_than_its_own(own: str, expected: dict[str, str]) -> None:
@@ -156,6 +157,7 @@ def test_gateways_learn_each_usable_key_with_all_that_binds_it(sqlite_store: Sto
         resource("Membership", "eve", "green", role="viewer"),
         key("mine", user="eve", role="owner", description="laptop", expires_at=clock.now() + 5, **bound),
         key("reads", role="viewer"),
+        key("calls", role="caller"),
         key("part", role="system"),
         key("gone", revoked=True),
         key("over", expires_at=clock.now()),
@@ -178,7 +180,7 @@ def test_gateways_learn_each_usable_key_with_all_that_binds_it(sqlite_store: Sto
         "user": "eve",
         **bound,
     }
-    assert entries.keys() == {"next", "first"}
+    assert entries.keys() == {"next", "first", "calls"}
     by_hash = key_entries(sqlite_store.everything(), clock.now())
     charged = by_hash[hash_of("red/batch")]
     assert (charged["id"], charged["lineage"]) == ("next", ["next", "first"])
