@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from atoll.compute.jobs import NotYet
 from atoll.core.errors import Conflict, Forbidden
@@ -25,6 +25,7 @@ KEY_VALUE = "KEY"
 NO_MODEL = "-"
 """Stands in a key's models where it may call none; nothing can have this name."""
 
+RunRole = Literal["caller", "member"]
 NAME_MAX = 128
 
 
@@ -57,14 +58,21 @@ def payer_of(run: Resource, models: Sequence[str], world: Writer) -> Resource:
 
 
 def open_charged_key(
-    run: Resource, models: Sequence[str], secrets: Secrets, world: Writer, *, expires_at: float
+    run: Resource,
+    models: Sequence[str],
+    secrets: Secrets,
+    world: Writer,
+    *,
+    expires_at: float,
+    role: RunRole = "caller",
 ) -> list[Write]:
     """As `open_key`, charged to the key that asked for the run and within its bounds; raises also as `payer_of`.
 
     What the key may not call, the run may not; what limits it limits both together, for the gateway counts by payer.
     """
     limits = payer_of(run, models, world).spec["limits"]
-    return open_key(run, models, secrets, world, expires_at=expires_at, charged_to=run.spec["creator"], limits=limits)
+    payer = {"charged_to": run.spec["creator"], "limits": limits}
+    return open_key(run, models, secrets, world, expires_at=expires_at, role=role, **payer)
 
 
 def open_key(
@@ -74,20 +82,22 @@ def open_key(
     world: Writer,
     *,
     expires_at: float,
+    role: RunRole = "caller",
     charged_to: str = "",
     limits: Mapping[str, Any] | None = None,
 ) -> list[Write]:
     """The writes of a fresh key that may call `models`, and of its secret; they renew what an earlier try left.
 
     NotYet while what an earlier one left is still being removed; Conflict when the name is somebody else's.
-    expires_at: Unix time. charged_to: PROJECT/KEY that pays; without it the project pays, and the key is named.
+    expires_at: Unix time. role: a member's for runs that also read or write at the centre.
+    charged_to: PROJECT/KEY that pays; without it the project pays, and the key is named.
     limits: how fast it may ask, as an ApiKey's spec says it.
     """
     value, name = new_key(), key_name(run)
     description = f"works for {run.kind} {run.name}"[:200]
     key = {
         "description": description,
-        "role": "caller",
+        "role": role,
         "models": list(models) or [NO_MODEL],
         "limits": limits,
         "priority": "batch",

@@ -106,7 +106,7 @@ class BatchController(JobController):
         spec = run.spec
         model = self._model_asked(run, world)
         ends_at = run.created_at + spec["window_s"] + 2 * ENDING_S
-        world.write(*open_charged_key(run, [model], self._secrets, world, expires_at=ends_at))
+        world.write(*open_charged_key(run, [model], self._secrets, world, expires_at=ends_at, role="member"))
         wanted = {
             "batch": run.name,
             "project": run.project,

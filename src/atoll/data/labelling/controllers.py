@@ -115,9 +115,9 @@ class LabelRunController(JobController):
         expires_at = run.created_at + KEY_KEPT_S
         if spec["creator"]:
             models = [spec["model"]] if spec["model"] else []
-            opening = open_charged_key(run, models, self._secrets, world, expires_at=expires_at)
+            opening = open_charged_key(run, models, self._secrets, world, expires_at=expires_at, role="member")
         else:  # the platform's own errand: it moves items and calls no model
-            opening = open_key(run, [], self._secrets, world, expires_at=expires_at)
+            opening = open_key(run, [], self._secrets, world, expires_at=expires_at, role="member")
         world.write(*opening)
         workload = engine_workload(
             f"atoll.data.engine.label.{ENGINES[spec['action']]}",
