@@ -74,7 +74,7 @@ def office(sqlite_store: Store, clock: VirtualClock) -> Office:
 def test_a_key_may_call_the_runs_models_as_batch_work_and_its_value_is_in_a_secret(office: Office) -> None:
     key = office.open("m", "j", charged_to="red/key-1", limits={"requests_per_minute": 7})
     assert (key.owner, key.spec["models"], key.spec["priority"]) == (office.run.uid, ["m", "j"], "batch")
-    assert (key.spec["role"], key.spec["expires_at"], key.spec["charged_to"]) == ("member", 9e9, "red/key-1")
+    assert (key.spec["role"], key.spec["expires_at"], key.spec["charged_to"]) == ("caller", 9e9, "red/key-1")
     assert key.spec["limits"]["requests_per_minute"] == 7
     assert (office.secret.owner, key_reference(office.run)) == (office.run.uid, "key-workload-r/KEY")
     assert hash_of(office.value()) == key.spec["sha256"]
