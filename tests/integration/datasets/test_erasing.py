@@ -47,11 +47,13 @@ def test_what_cannot_be_certified_where_it_was_asked_is_not_erased(
     library: Library, clerk: None, tmp_path: Path
 ) -> None:
     carl = "carl@example.org"  # nobody else's erasure reaches him
-    before = library.add("letters", {"train": [[document("a", f"write {carl}")]]}).spec["manifest"]
-    for paper in (tmp_path, tmp_path / "nowhere" / "bob.json"):
-        library.command("erase", "--text", carl, "--dataset", "letters", "--certificate", str(paper), "--yes", code=1)
-    assert not [e for e in library.scope.find_all("Erasure") if e.spec["datasets"] == ["letters"]]
-    assert library.ready("letters.v1").spec["manifest"] == before
+    made = library.add("uncertified", {"train": [[document("a", f"write {carl}")]]})
+    for paper in (tmp_path, tmp_path / "nowhere" / "carl.json"):
+        library.command(
+            "erase", "--text", carl, "--dataset", "uncertified", "--certificate", str(paper), "--yes", code=1
+        )
+    assert not [e for e in library.scope.find_all("Erasure") if e.spec["datasets"] == ["uncertified"]]
+    assert library.ready(made.name).spec["manifest"] == made.spec["manifest"]
 
 
 def test_a_second_erasure_does_not_make_the_first_certificate_wrong(
