@@ -25,6 +25,7 @@ from atoll.data.engine.curate.fetch import Sealed, Told, fetched
 from atoll.data.engine.curate.known import indexed
 from atoll.data.engine.curate.planning import plan_of
 from atoll.data.engine.curate.results import Blobs
+from atoll.data.engine.read import close as end_parsers
 from atoll.data.engine.runtimes import runtime_of
 from atoll.data.engine.runtimes.stages import Runtime, cpu_s
 from atoll.data.engine.runtimes.without_pandas import do_without_pandas
@@ -80,6 +81,7 @@ def _curated(
         curated = curation.curate(ready, place, runtime, report)
     finally:
         runtime.close()
+        end_parsers()  # or what they took would not be counted
     report("finish", 0, None, "shard")
     figures = {"cpu_s": cpu_of(runtime, started_cpu_s), "seconds": round(time.monotonic() - started_s, 3)}
     digest, manifest = put(curated, Blobs(store), figures, inputs.parents, task_input.get("workers", 1))
