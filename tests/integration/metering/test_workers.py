@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from atoll.serving.gateway.workers import folder_of
+from atoll.serving.gateway.workers import bind_group, folder_of
 from integration.gateway.conftest import KEY, Process
 from integration.gateway.control import Control, wait_until
 from integration.gateway.engine import Engine
@@ -162,6 +164,28 @@ def test_port_in_use_is_told(served: Control, tmp_path: Path) -> None:
         _, errors = process.process.communicate(timeout=60)
     assert process.process.returncode != 0
     assert b"cannot listen on 127.0.0.1" in errors
+
+
+def connect_early(port: int) -> socket.socket:
+    while True:
+        client = socket.socket()
+        if client.connect_ex(("127.0.0.1", port)) == 0:
+            return client
+        client.close()
+
+
+def test_client_that_is_early_is_not_reset() -> None:
+    with socket.socket() as free, ThreadPoolExecutor(1) as pool:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        for _ in range(200):
+            early = pool.submit(connect_early, port)
+            listeners = bind_group(("127.0.0.1", port), 3)
+            with early.result(60):
+                assert select.select(listeners, [], [], 60)[0], "one of the workers has the connection"
+            for listener in listeners:
+                listener.close()
 
 
 def test_new_worker_serves_while_the_server_is_away(served: Control, tmp_path: Path) -> None:

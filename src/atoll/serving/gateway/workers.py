@@ -69,12 +69,17 @@ def bind_group(address: tuple[str, int], workers: int) -> list[socket.socket]:
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        # without SO_REUSEPORT, or another program that shares its port as well would go unnoticed
-        with socket.create_server((host, port), family=family) as probe:
-            port = probe.getsockname()[1]
-        return [
-            socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=True) for _ in range(workers)
-        ]
+        with socket.socket(family) as probe:
+            # without SO_REUSEPORT, or another program that shares its port as well would go unnoticed; never listening,
+            # or a client that is early would be taken and then reset
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind((host, port))
+            shared = probe.getsockname()[:2]
+            return [
+                socket.create_server(shared, family=family, backlog=BACKLOG, reuse_port=True) for _ in range(workers)
+            ]
     except OSError as error:
         raise Invalid(f"cannot listen on {host}:{port}: {error.strerror}", field="listen") from error
 
