@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 WHICH = "A version (NAME.vN, NAME, NAME@BRANCH, NAME@TAG), or a folder or tar with a dataset."
 
+PASSED_OVER_SHOWN = 8
+
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", "-r", help="Recipe: a .yaml, .json or .py file.", metavar="FILE")
 ]
@@ -106,6 +108,8 @@ def curate(
 
         place = "report.json" if refused <= QUARANTINED_SHOWN else QUARANTINED
         line(f"{refused:,} could not be read: {out}/{place} says where and why")
+    if manifest.passed_over:
+        line(_passed_over(manifest.passed_over))
     line(f"the dataset is in {out}; look at it: atoll data describe {out}, atoll data funnel {out}")
 
 
@@ -252,6 +256,17 @@ def print_counts(manifest: Manifest, figures: Mapping[str, Any]) -> None:
     read = size(figures["input_bytes"])
     rate = f"{figures['mb_per_cpu_s']:.1f} MB per CPU second"
     line(f"{read} in {duration(figures['seconds'])}, {figures['cpu_s']:.1f} CPU seconds, {rate}")
+
+
+def _passed_over(found: Mapping[str, int]) -> str:
+    """How many files are no documents by their names, and what most of them are."""
+    most = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:PASSED_OVER_SHOWN]
+    kinds = ", ".join(f"{files:,} {suffix or 'without suffix'}" for suffix, files in most)
+    total = sum(found.values())
+    files = "file was" if total == 1 else "files were"
+    return (
+        f"{total:,} {files} passed over ({kinds}); what is given itself, as 'FOLDER/*.log', is read whatever its name"
+    )
 
 
 def _privacy(found: Mapping[str, Mapping[str, int]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ def description_lines(told: Mapping[str, Any]) -> list[str]:
     rows = [_split_row(name, part) for name, part in told["splits"].items() if part["rows"]]
     found += ["", *aligned([["SPLIT", "ROWS", "SHARDS", "SIZE", "COLUMNS"], *rows])]
     found += _ranking("Languages", told["languages"]) + _ranking("Top sources", told["top_sources"])
+    passed_over = {suffix or "(none)": files for suffix, files in told["passed_over"].items()}
+    found += _ranking("Files passed over", dict(Counter(passed_over).most_common(DROPPED_SHOWN)))
     dropped = [step for step in told["funnel"] if step["dropped"]][:DROPPED_SHOWN]
     found += _ranking("Dropped by", {step["rule"]: step["dropped"] for step in dropped})
     return found + _block("Privacy", told["privacy"]) + _block("Sources", told["sources"])

@@ -47,7 +47,7 @@ SPLITS = {
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SHAPES: dict[str, type] = {
-    **dict.fromkeys(("counts", "recipe", "schema", "privacy", "languages"), dict),
+    **dict.fromkeys(("counts", "recipe", "schema", "privacy", "languages", "passed_over"), dict),
     **dict.fromkeys(("funnel", "sources", "parents"), list),
     "licence": str,
 }
@@ -76,7 +76,8 @@ class Manifest:
 
     `tables` hold what is known about documents rather than the documents: `notes` (every document, its reason and
     statistics) and `rejected` (what was dropped, with its text). `privacy` counts by kind and action what was found in
-    the documents kept, `languages` those documents by language.
+    the documents kept, `languages` those documents by language. `passed_over` counts by suffix the files that were
+    there but are no documents by their names.
     """
 
     splits: dict[str, Split]
@@ -90,6 +91,7 @@ class Manifest:
     tables: dict[str, Split] = field(default_factory=dict)
     privacy: dict[str, dict[str, int]] = field(default_factory=dict)
     languages: dict[str, int] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
     format: str = FORMAT
 
     def encode(self) -> bytes:

@@ -77,6 +77,15 @@ def test_a_curation_ends_with_its_funnel_and_its_cost(desk: Desk) -> None:
     assert lines[-1].startswith("the dataset is in ")
 
 
+def test_files_passed_over_are_told(desk: Desk) -> None:
+    for name in ("a.png", "b.png", "notes"):
+        (desk.docs / name).write_text("no document")
+    result = desk.call("curate", desk.docs, "--recipe", desk.recipe, "--out", desk.folder / "passed")
+    assert "3 files were passed over (2 .png, 1 without suffix)" in result.stdout
+    told = desk.call("describe", desk.folder / "passed").stdout
+    assert "Files passed over" in told and ".png" in told
+
+
 def test_of_very_many_that_could_not_be_read_the_table_tells(desk: Desk) -> None:
     lines = desk.folder / "lines.jsonl"
     lines.write_text("{broken\n" * 101)

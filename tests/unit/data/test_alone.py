@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from atoll.data import archive
 from atoll.data.engine.curate import intake
 from atoll.data.engine.curate.alone import curate_alone, recipe_from, sources_of
 from atoll.data.engine.curate.preview import preview
+from atoll.data.engine.versions.describe import describe
 from atoll.data.manifest import Manifest
 from atoll.data.recipes import parse_recipe
 from curating import bytes_of, write_documents
@@ -72,6 +74,31 @@ def test_changed_documents_are_read_anew(docs: Path, tmp_path: Path) -> None:
     before = _curate(docs, tmp_path / "out")
     (docs / "more.txt").write_text("A text of its own. " * 20)
     assert _curate(docs, tmp_path / "out").counts["documents_in"] == before.counts["documents_in"] + 1
+
+
+def test_files_that_no_pattern_names_are_counted_and_change_nothing_else(docs: Path, tmp_path: Path) -> None:
+    before = _curate(docs, tmp_path / "out")
+    assert before.passed_over == {}
+    for name in ("a.PNG", "b.png", "Makefile", ".hidden.bin"):
+        (docs / name).write_text("no document")
+    after = _curate(docs, tmp_path / "out")
+    assert after.passed_over == {"": 1, ".png": 2}
+    assert after.splits == before.splits and after.counts == before.counts
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["passed_over"] == after.passed_over
+    with archive.open_archive(tmp_path / "out") as opened:
+        assert describe(opened)["passed_over"] == after.passed_over
+
+
+@pytest.mark.parametrize("name", ["more.zip", "more.tar.gz"])
+def test_members_that_no_pattern_names_are_counted(docs: Path, tmp_path: Path, name: str) -> None:
+    members = tmp_path / "members"
+    (members / ".git").mkdir(parents=True)
+    for member in ("a.bin", "b.bin", ".git/config"):
+        (members / member).write_text("no document")
+    (members / "c.txt").write_text("A document in an archive. " * 20)
+    kind = "zip" if name.endswith(".zip") else "gztar"
+    shutil.make_archive(str(docs / "more"), kind, members)
+    assert _curate(docs, tmp_path / "out").passed_over == {".bin": 2}
 
 
 def test_a_preview_tells_what_a_new_run_would_drop_by_its_rules(docs: Path, tmp_path: Path) -> None:

@@ -165,8 +165,9 @@ def test_a_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_documents_is_an_error_that_names_the_patterns(tmp_path: Path) -> None:
-    (tmp_path / "a.bin").write_text("x")
-    with pytest.raises(Invalid, match=r"holds no document.*\*\.jsonl.* more"):
+    for name in ("a.bin", "b.bin", "c.png"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(Invalid, match=r"holds no document, 3 other files \(2 .bin, 1 .png\).*\*\.jsonl.* more"):
         _read_folder(tmp_path)
 
 

@@ -12,8 +12,10 @@ other thresholds begins with what was read. Whatever works the items off, the by
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Curated:
-    """What a run came to, before it is put anywhere. `run` names what it read."""
+    """What a run came to, before it is put anywhere. `run` names what it read; `passed_over` counts by suffix the
+    files that no pattern names.
+    """
 
     plan: Plan
     taken: tuple[Taken, ...]
@@ -69,6 +73,7 @@ class Curated:
     asking: Asking
     counts: tuple[dict[str, Any], ...]
     funnel: list[dict[str, Any]]
+    passed_over: dict[str, int]
     input_bytes: int
     run: str
 
@@ -99,8 +104,7 @@ def curate(plan: Plan, place: Place, runtime: Runtime, report: Report = lambda *
     decision = _decided(plan, corpus, deciding_stages, reading)
     writing = fingerprints.of_writing(plan, deciding, place.key)
     written = Stages(place.state, runtime, report).until_restart(f"write-{writing}")
-    input_bytes = sum(part.bytes for part in parts)
-    curated = _written(plan, place, corpus, taken, decision, written, input_bytes, reading)
+    curated = _written(plan, place, parts, taken, decision, written, reading)
     _forget_others(place.state, {f"read-{reading}", deciding_stages.folder.name, written.folder.name})
     if not curated.kept:
         raise all_dropped(curated.documents, curated.funnel)
@@ -158,13 +162,13 @@ def _decided(plan: Plan, corpus: Corpus, stages: Stages, run: str) -> Decision:
 def _written(
     plan: Plan,
     place: Place,
-    corpus: Corpus,
+    parts: Sequence[Part],
     taken: tuple[Taken, ...],
     decision: Decision,
     stages: Stages,
-    input_bytes: int,
     run: str,
 ) -> Curated:
+    corpus = intake.corpus_of(taken)
     questions = Asking(plan.questions, has_chats(corpus))
     index = None if plan.known is None else plan.near
     treatment = Treatment(plan.privacy, place.key, plan.words, place.cache)
@@ -174,7 +178,28 @@ def _written(
     asked = _asked(folders, questions, stages)
     refused = [item for part in taken for item in part.refused]
     funnel = funnel_of(refused, write.names_of(decision), decision.names, counts)
-    return Curated(plan, taken, decision, tuple(folders), asked, questions, counts, funnel, input_bytes, run)
+    return Curated(
+        plan,
+        taken,
+        decision,
+        written=tuple(folders),
+        asked=asked,
+        asking=questions,
+        counts=counts,
+        funnel=funnel,
+        passed_over=_passed_over(parts, taken),
+        input_bytes=sum(part.bytes for part in parts),
+        run=run,
+    )
+
+
+def _passed_over(parts: Sequence[Part], taken: Sequence[Taken]) -> dict[str, int]:
+    """Files beside those that were read, and members of archives, that no pattern names: how many by suffix."""
+    total: Counter[str] = Counter()
+    counts = [*(part.passed_over for part in parts), *(part.passed_over for part in taken)]
+    for suffix, files in chain.from_iterable(counts):
+        total[suffix] += files
+    return dict(sorted(total.items()))
 
 
 def _asked(folders: Sequence[Path], questions: Asking, stages: Stages) -> tuple[Path, ...]:

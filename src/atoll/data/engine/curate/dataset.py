@@ -69,6 +69,7 @@ def report_of(curated: Curated, manifest: Manifest, figures: dict[str, Any]) -> 
         "languages": manifest.languages,
         "mix": list(curated.decision.portions),
         "contamination": list(curated.decision.contamination),
+        "passed_over": curated.passed_over,
         "quarantined": refused[:QUARANTINED_SHOWN],
         "input_bytes": curated.input_bytes,
         "text_bytes": sum(part.bytes for part in curated.taken),
@@ -97,6 +98,7 @@ def _manifest(curated: Curated, splits: dict[str, Split], tables: dict[str, Spli
         tables=tables,
         privacy=_privacy(plan, curated),
         languages=_summed(told["languages"] for told in curated.counts),
+        passed_over=curated.passed_over,
     )
 
 

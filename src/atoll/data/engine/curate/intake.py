@@ -23,7 +23,7 @@ from atoll.core.errors import IntegrityError
 from atoll.data.engine.annotate.table import Wanted, annotate
 from atoll.data.engine.curate.corpus import NOTES, SIGNATURES, TEXTS, Corpus, write_array, write_batch
 from atoll.data.engine.curate.plan import Normalise, Plan, Privacy, Quality, Words
-from atoll.data.engine.read import Limits, Part, Quarantined, batches
+from atoll.data.engine.read import Limits, Part, PassedOver, Quarantined, batches
 from atoll.data.rules import REPETITION_COLUMNS
 
 PART, FINDINGS = "part.json", "findings.npy"
@@ -65,12 +65,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a part came to: batch folders with their rows, what was refused, bytes of text."""
+    """What a part came to: batch folders with their rows, what was refused, bytes of text, files passed over."""
 
     folders: tuple[Path, ...]
     rows: tuple[int, ...]
     refused: tuple[Quarantined, ...]
     bytes: int
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 def notation_of(plan: Plan, cache: str = "") -> Notation:
@@ -103,17 +104,26 @@ class Noted:
 def take_in(item: Item, folder: Path) -> None:
     """Read, normalise and annotate one part into `folder`."""
     refused: list[Quarantined] = []
+    passed_over: list[PassedOver] = []
     rows: list[int] = []
     size_bytes = 0
     for found in _batches(item):
         if isinstance(found, Quarantined):
             refused.append(found)
             continue
+        if isinstance(found, PassedOver):
+            passed_over.append(found)
+            continue
         noted(found, item.notation, folder / f"{len(rows):03d}")
         rows.append(found.num_rows)
         size_bytes += found.column("text").nbytes
         del found  # or it would be in memory while the next is read
-    told = {"rows": rows, "refused": [asdict(quarantined) for quarantined in refused], "bytes": size_bytes}
+    told = {
+        "rows": rows,
+        "refused": [asdict(quarantined) for quarantined in refused],
+        "bytes": size_bytes,
+        "passed_over": [list(counted) for counted in passed_over],
+    }
     (folder / PART).write_bytes(orjson.dumps(told))
 
 
@@ -122,7 +132,8 @@ def taken_from(folder: Path) -> Taken:
     told = orjson.loads((folder / PART).read_bytes())
     folders = tuple(folder / f"{number:03d}" for number in range(len(told["rows"])))
     refused = tuple(Quarantined(**item) for item in told["refused"])
-    return Taken(folders, tuple(told["rows"]), refused, told["bytes"])
+    passed_over = tuple(PassedOver(*counted) for counted in told.get("passed_over", ()))
+    return Taken(folders, tuple(told["rows"]), refused, told["bytes"], passed_over)
 
 
 def corpus_of(parts: Sequence[Taken]) -> Corpus:
@@ -154,17 +165,16 @@ def findings_in(folder: Path) -> NDArray[np.int32] | None:
     return np.load(path) if path.exists() else None
 
 
-def _batches(item: Item) -> Iterator[pa.RecordBatch | Quarantined]:
+def _batches(item: Item) -> Iterator[pa.RecordBatch | Quarantined | PassedOver]:
     found = batches(item.part, item.limits, batch_bytes=item.batch_bytes, normalise=item.notation.normalise)
     if item.notation.normalise.chinese == "keep":
         return found
-    return (_converted(batch, item.notation.normalise.chinese) for batch in found)
+    target = item.notation.normalise.chinese
+    return (_converted(batch, target) if isinstance(batch, pa.RecordBatch) else batch for batch in found)
 
 
-def _converted(batch: pa.RecordBatch | Quarantined, target: Any) -> pa.RecordBatch | Quarantined:
+def _converted(batch: pa.RecordBatch, target: Any) -> pa.RecordBatch:
     """The batch with its Chinese in one script."""
-    if isinstance(batch, Quarantined):
-        return batch
     from atoll.data.engine.language.chinese import convert
 
     place = batch.schema.get_field_index("text")

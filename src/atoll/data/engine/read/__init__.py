@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from atoll.data.engine.read.formats import CODE, DOCUMENTS, patterns_of
-    from atoll.data.engine.read.item import File, Limits, Part, Quarantined
+    from atoll.data.engine.read.item import File, Limits, Part, PassedOver, Quarantined
     from atoll.data.engine.read.planning import fingerprint, nothing_readable, plan_parts
     from atoll.data.engine.read.reading import batches, documents
     from atoll.data.engine.read.sandbox import close
 
 _HOMES = {
     **dict.fromkeys(("CODE", "DOCUMENTS", "patterns_of"), "formats"),
-    **dict.fromkeys(("File", "Limits", "Part", "Quarantined"), "item"),
+    **dict.fromkeys(("File", "Limits", "Part", "PassedOver", "Quarantined"), "item"),
     **dict.fromkeys(("fingerprint", "nothing_readable", "plan_parts"), "planning"),
     **dict.fromkeys(("batches", "documents"), "reading"),
     "close": "sandbox",
@@ -29,6 +29,7 @@ __all__ = [
     "File",
     "Limits",
     "Part",
+    "PassedOver",
     "Quarantined",
     "batches",
     "close",

@@ -1,7 +1,7 @@
 """Archives: the members of ZIP and tar files, each read like a file; nothing is ever written to disk.
 
 A member that leads out of the archive, a link, an encrypted one and an archive inside the archive are quarantined.
-Members whose names the patterns do not choose are passed over.
+Members whose names the patterns do not choose are passed over, and counted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,8 +19,8 @@ from atoll.data.engine.read.content import Content
 from atoll.data.engine.read.dispatch import items
 from atoll.data.engine.read.encodings import decode_line
 from atoll.data.engine.read.expand import check_expansion
-from atoll.data.engine.read.formats import format_of, matches, member_patterns
-from atoll.data.engine.read.item import Item, Limits, Quarantined, Unreadable
+from atoll.data.engine.read.formats import format_of, matches, member_patterns, suffix_of
+from atoll.data.engine.read.item import Item, Limits, PassedOver, Quarantined, Unreadable
 from atoll.data.engine.read.lines import Readable
 
 _ENCRYPTED, _UTF8 = 0x1, 0x800
@@ -27,21 +28,23 @@ _ENCRYPTED, _UTF8 = 0x1, 0x800
 
 def read(content: Content) -> Iterator[Item]:
     """What is in the members, in the order they are in."""
-    is_zip = content.name.lower().endswith(".zip")
+    is_zip, budget = content.name.lower().endswith(".zip"), Budget(content.limits)
     try:
-        yield from _zip(content) if is_zip else _tar(content)
+        yield from _zip(content, budget) if is_zip else _tar(content, budget)
     except (tarfile.TarError, zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise Unreadable(f"it is not a sound archive: {error}") from error
     except (EOFError, zlib.error) as error:
         raise Unreadable(f"it is cut off or damaged: {error}") from error
+    yield from (PassedOver(suffix, files) for suffix, files in sorted(budget.passed_over.items()))
 
 
 class Budget:
-    """What the members of one archive may expand to altogether."""
+    """What the members of one archive may expand to altogether, and those that are passed over, by suffix."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.members = 0
+        self.passed_over: Counter[str] = Counter()
         self.bytes = 0
 
     def member(self) -> None:
@@ -77,10 +80,9 @@ class Counted:
         return data
 
 
-def _zip(content: Content) -> Iterator[Item]:
+def _zip(content: Content, budget: Budget) -> Iterator[Item]:
     if not content.path or content.format.codec:
         raise Unreadable("it is an archive inside an archive")
-    budget = Budget(content.limits)
     with zipfile.ZipFile(content.path) as archive:
         for info in archive.infolist():
             budget.member()
@@ -91,7 +93,7 @@ def _zip(content: Content) -> Iterator[Item]:
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, content: Content, budget: Budget) -> Iterator[Item]:
     name = _zip_name(info).removeprefix("./")
-    if not _is_chosen(name, content):
+    if not _is_chosen(name, content, budget):
         return
     if stat.S_ISLNK(info.external_attr >> 16):
         yield _refused(content, name, "it is a link")
@@ -117,14 +119,13 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
         return info.filename
 
 
-def _tar(content: Content) -> Iterator[Item]:
-    budget = Budget(content.limits)
+def _tar(content: Content, budget: Budget) -> Iterator[Item]:
     with tarfile.open(fileobj=content.stream, mode="r|", errors="surrogateescape") as archive:  # type: ignore[call-overload]
         for info in archive:
             budget.member()
             content.touch()
             name = info.name.removeprefix("./")
-            if info.isdir() or not _is_chosen(name, content):
+            if info.isdir() or not _is_chosen(name, content, budget):
                 continue
             if info.issym() or info.islnk():
                 yield _refused(content, name, "it is a link")
@@ -136,10 +137,14 @@ def _tar(content: Content) -> Iterator[Item]:
             archive.members.clear()  # a stream never goes back to them
 
 
-def _is_chosen(name: str, content: Content) -> bool:
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
-    patterns = member_patterns(content.patterns)
-    return not hidden and (matches(name, patterns) or format_of(name).reader == "archive")
+def _is_chosen(name: str, content: Content, budget: Budget) -> bool:
+    """Whether to read a member; one that is neither chosen nor hidden is counted."""
+    if any(part.startswith(".") and part not in (".", "..") for part in name.split("/")):
+        return False
+    if matches(name, member_patterns(content.patterns)) or format_of(name).reader == "archive":
+        return True
+    budget.passed_over[suffix_of(name.lower())] += 1
+    return False
 
 
 def _member(content: Content, name: str, stream: Readable) -> Iterator[Item]:

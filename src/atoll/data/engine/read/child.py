@@ -27,7 +27,7 @@ from atoll.data.engine.read.formats import format_of
 from atoll.data.engine.read.item import Found, Item, Limits, Quarantined, Unreadable
 
 FRAME = struct.Struct("<IB")
-FOUND, REFUSED, ALIVE, DONE = range(4)
+FOUND, REFUSED, PASSED_OVER, ALIVE, DONE = range(5)
 
 SIGN_OF_LIFE_S = 0.25
 FILES_OPEN_MAX = 64
@@ -47,7 +47,10 @@ class Answers:
         self._wind()
 
     def item(self, item: Item) -> None:
-        self._send(FOUND, list(item)) if isinstance(item, Found) else self._refused(item)
+        if isinstance(item, Quarantined):
+            self._send(REFUSED, [item.name, item.line, item.reason])
+        else:
+            self._send(FOUND if isinstance(item, Found) else PASSED_OVER, list(item))
         if time.monotonic() - self._told_s > SIGN_OF_LIFE_S:
             self._out.flush()
             self._wind()
@@ -61,9 +64,6 @@ class Answers:
     def done(self) -> None:
         self._send(DONE, [])
         self._out.flush()
-
-    def _refused(self, item: Quarantined) -> None:
-        self._send(REFUSED, [item.name, item.line, item.reason])
 
     def _send(self, kind: int, values: list[Any]) -> None:
         try:

@@ -83,7 +83,7 @@ def format_of(name: str) -> Format:
         if lower.endswith(suffix):
             codec, lower = known, lower.removesuffix(suffix)
             break
-    found = FORMATS.get(_suffix(lower), Format("text"))
+    found = FORMATS.get(suffix_of(lower), Format("text"))
     return found._replace(codec=codec, is_risky=found.is_risky)
 
 
@@ -105,7 +105,8 @@ def _matcher(patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(fnmatch.translate(pattern.lower()) for pattern in patterns) or r"\Z.")
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
+    """What a file's name ends in, from its last dot on; "" without one."""
     last = name.rsplit("/", 1)[-1]
     place = last.rfind(".")
     return last[place:] if place >= 0 else ""

@@ -5,7 +5,7 @@ Plain values that travel to workers and to the parsers' child process; nothing h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from atoll.data.engine.curate.plan import Fields
@@ -34,7 +34,14 @@ class Quarantined:
     reason: str
 
 
-Item = Found | Quarantined
+class PassedOver(NamedTuple):
+    """Files that are no documents by their names: how many end in `suffix`, "" for those that end in none."""
+
+    suffix: str
+    files: int
+
+
+Item = Found | Quarantined | PassedOver
 
 
 class Unreadable(Exception):
@@ -79,7 +86,7 @@ class Part:
 
     `start` and `stop` are bytes of a file of JSON lines or row groups of a Parquet file; stop 0 is the whole file.
     `first_line` is the number of the first line or row in the range, `size` its bytes. Without files it is Python's
-    documentation.
+    documentation. `passed_over` was found beside the files; it changes nothing of what is read, nor the fingerprint.
     """
 
     source: str
@@ -92,6 +99,7 @@ class Part:
     fields: Fields = FIELDS
     size: int = 0
     refused: tuple[Quarantined, ...] = ()
+    passed_over: tuple[PassedOver, ...] = field(default=(), repr=False)
 
     @property
     def bytes(self) -> int:

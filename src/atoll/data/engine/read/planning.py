@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,8 @@ from atoll.core.errors import Invalid
 from atoll.data.engine.curate.plan import Source
 from atoll.data.engine.read.dataset import is_of_curation
 from atoll.data.engine.read.encodings import wide_encoding
-from atoll.data.engine.read.formats import DOCUMENTS, PACKAGES, format_of, matches
-from atoll.data.engine.read.item import MIB, File, Part, Quarantined
+from atoll.data.engine.read.formats import DOCUMENTS, PACKAGES, format_of, matches, suffix_of
+from atoll.data.engine.read.item import MIB, File, Part, PassedOver, Quarantined
 
 PART_BYTES = 16 * MIB
 FILES_MAX = 4096
@@ -54,14 +55,15 @@ def plan_parts(
         for name, path in files:
             listed.add(name, Path(path), Path(path).resolve())
     if not listed.files and not listed.refused:
-        where = _where(source)
-        raise Invalid(f"{where} holds no document", field=field, hint=f"the patterns are {_shown(patterns)}")
+        message = f"{_where(source)} holds no document{_others(listed.passed_over)}"
+        raise Invalid(message, field=field, hint=f"the patterns are {_shown(patterns)}")
     _check_packages(listed.files, field)
     parts = list(_parts(whole, sorted(listed.files, key=_order), part_bytes)) or [whole]
     refused = tuple(sorted(listed.refused, key=lambda item: item.name))
     if not listed.files:
         raise nothing_readable(source, field, refused)
-    return [replace(parts[0], refused=refused), *parts[1:]]
+    passed_over = tuple(PassedOver(suffix, files) for suffix, files in sorted(listed.passed_over.items()))
+    return [replace(parts[0], refused=refused, passed_over=passed_over), *parts[1:]]
 
 
 def _check_packages(files: Sequence[File], field: str) -> None:
@@ -103,17 +105,26 @@ def _where(source: Source) -> str:
     return f"the {source.kind} {what}" if source.kind != "files" else f"the files {what}"
 
 
+def _others(passed_over: Counter[str]) -> str:
+    """What is there instead."""
+    if not passed_over:
+        return ""
+    most = [f"{files} {suffix or 'without suffix'}" for suffix, files in passed_over.most_common(5)]
+    return f", {passed_over.total()} other {'file' if passed_over.total() == 1 else 'files'} ({', '.join(most)})"
+
+
 def _shown(patterns: tuple[str, ...]) -> str:
     return ", ".join(patterns[:8]) + (f" and {len(patterns) - 8} more" if len(patterns) > 8 else "")
 
 
 class _Listing:
-    """Files found so far, and what cannot be one."""
+    """Files found so far, what cannot be one, and how many are none by their names, by suffix."""
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         self._patterns = patterns
         self.files: list[File] = []
         self.refused: list[Quarantined] = []
+        self.passed_over: Counter[str] = Counter()
 
     def add(self, name: str, path: Path, root: Path) -> None:
         """Take the file `path` up under `name` unless it is none or a link out of `root`."""
@@ -139,6 +150,8 @@ class _Listing:
                 name = before + _name(path, root)
                 if matches(name, self._patterns):
                     self.add(name, path, root)
+                else:
+                    self.passed_over[suffix_of(name.lower())] += 1
 
     def _is_entered(self, folder: Path, root: Path, before: str) -> bool:
         """Whether to look into a folder; why not is told, but of links to what is listed anyway."""

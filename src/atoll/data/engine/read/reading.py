@@ -20,7 +20,7 @@ from atoll.data.engine.read.content import Content
 from atoll.data.engine.read.dispatch import items
 from atoll.data.engine.read.filling import Filling
 from atoll.data.engine.read.formats import format_of
-from atoll.data.engine.read.item import MIB, File, Found, Item, Limits, Part, Quarantined
+from atoll.data.engine.read.item import MIB, File, Found, Item, Limits, Part, PassedOver, Quarantined
 from atoll.data.engine.read.lines import Range
 from atoll.data.engine.read.sandbox import sandbox
 
@@ -35,7 +35,7 @@ def documents(part: Part, limits: Limits = LIMITS) -> Iterator[Document | Quaran
     for item in _items(part, limits):
         if isinstance(item, Quarantined):
             yield _named(item, part)
-        else:
+        elif isinstance(item, Found):
             file = f"{part.source}:{item.file}"
             yield Document(part.prefix + item.id, item.text, file, item.title, item.kind, item.url)
 
@@ -46,15 +46,15 @@ def batches(
     *,
     batch_bytes: int = BATCH_BYTES,
     normalise: Normalise = NORMALISE,
-) -> Iterator[pa.RecordBatch | Quarantined]:
+) -> Iterator[pa.RecordBatch | Quarantined | PassedOver]:
     """The documents of a part, normalised, as record batches of SCHEMA in the same order.
 
     A batch has at most `batch_bytes` of text, unless it is one document.
     """
     filling: Filling | None = None
     for item in _pieces(part, limits, min(PIECE_CHARACTERS, batch_bytes // 8)):
-        if isinstance(item, Quarantined):
-            yield _named(item, part)
+        if not isinstance(item, list):
+            yield _named(item, part) if isinstance(item, Quarantined) else item
             continue
         texts = normalise_column([found.text for found in item], [found.kind for found in item], normalise.unicode)
         if filling and not filling.has_room(texts.nbytes):
@@ -66,12 +66,12 @@ def batches(
         yield filling.batch()
 
 
-def _pieces(part: Part, limits: Limits, characters: int) -> Iterator[list[Found] | Quarantined]:
+def _pieces(part: Part, limits: Limits, characters: int) -> Iterator[list[Found] | Quarantined | PassedOver]:
     """Documents by so many characters, for their texts to be normalised while the processor's cache holds them."""
     rows: list[Found] = []
     size = 0
     for item in _items(part, limits):
-        if isinstance(item, Quarantined):
+        if not isinstance(item, Found):
             yield item
             continue
         if rows and size + len(item.text) > characters:

@@ -14,19 +14,20 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import orjson
 
 from atoll.data.engine.curate.plan import Fields
-from atoll.data.engine.read.child import ALIVE, DONE, FOUND, FRAME
-from atoll.data.engine.read.item import File, Found, Item, Limits, Quarantined
+from atoll.data.engine.read.child import ALIVE, DONE, FOUND, FRAME, PASSED_OVER, REFUSED
+from atoll.data.engine.read.item import File, Found, Item, Limits, PassedOver, Quarantined
 
 READ_BYTES = 256 << 10
 WAIT_FACTOR = 20
 """A child on a busy machine may take so many times its CPU seconds; only one that waits for ever needs more."""
 
+_KINDS: dict[int, Callable[..., Item]] = {FOUND: Found, REFUSED: Quarantined, PASSED_OVER: PassedOver}
 _KEPT_VARIABLES = ("PATH", "HOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT", "TMPDIR")
 
 
@@ -130,7 +131,7 @@ class Sandbox:
             if kind == DONE:
                 return None
             if kind != ALIVE:
-                return Found(*content) if kind == FOUND else Quarantined(*content)
+                return _KINDS[kind](*content)
 
     def _take(self, size: int) -> bytes:
         """The next bytes from the child."""

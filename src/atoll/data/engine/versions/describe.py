@@ -38,6 +38,7 @@ def describe(opened: Opened) -> dict[str, Any]:
         "top_sources": dict(counted["source"].most_common(TOP)),
         "sources": list(manifest.sources),
         "funnel": [{k: step.get(k) for k in ("rule", "dropped")} for step in manifest.funnel],
+        "passed_over": dict(manifest.passed_over),
         "privacy": dict(getattr(manifest, "privacy", None) or {}),
         "recipe": manifest.recipe,
         "parents": list(manifest.parents),
