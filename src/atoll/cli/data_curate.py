@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 WHICH = "A version (NAME.vN, NAME, NAME@BRANCH, NAME@TAG), or a folder or tar with a dataset."
 
 PASSED_OVER_SHOWN = 8
+SAMPLES_MAX = 3
+"""Samples that are kept of each rule."""
 
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", "-r", help="Recipe: a .yaml, .json or .py file.", metavar="FILE")
@@ -85,23 +87,28 @@ def curate(
     wanted = recipe_from(recipe, preset)
     if session.has_process and runtime != "ray":  # which uses pandas
         do_without_pandas()
-    with board() as shown:
-        progress = _Progress(shown, str(out))
-        manifest, figures = curate_alone(
-            inputs,
-            wanted,
-            out,
-            workers=workers,
-            runtime=runtime,
-            seed=seed,
-            fields=_fields(field or ()),
-            report=progress.report,
-        )
-        progress.end(manifest)
+    try:
+        with board() as shown:
+            progress = _Progress(shown, str(out))
+            manifest, figures = curate_alone(
+                inputs,
+                wanted,
+                out,
+                workers=workers,
+                runtime=runtime,
+                seed=seed,
+                fields=_fields(field or ()),
+                report=progress.report,
+            )
+            progress.end(manifest)
+    except Invalid as error:
+        if (dropped := error.details.get("funnel")) and not json:
+            print_funnel(dropped, {"documents_in": sum(step["dropped"] for step in dropped)}, SAMPLES_MAX)
+        raise
     if json:
         print_json({"out": str(out), "counts": manifest.counts, "funnel": manifest.funnel, **figures})
         return
-    print_funnel(manifest, 1)
+    print_funnel(manifest.funnel, manifest.counts, 1)
     print_counts(manifest, figures)
     if refused := manifest.funnel[0]["dropped"]:
         from atoll.data.engine.curate.dataset import QUARANTINED, QUARANTINED_SHOWN  # loaded by now
@@ -129,7 +136,9 @@ def _fields(pairs: Sequence[str]) -> dict[str, str]:
 def funnel(
     session: Session,
     dataset: Annotated[str, typer.Argument(help=WHICH, metavar="VERSION|DIR")],
-    samples: Annotated[int, typer.Option("--samples", min=0, max=3, help="Samples shown of each rule.")] = 3,
+    samples: Annotated[
+        int, typer.Option("--samples", min=0, max=SAMPLES_MAX, help="Samples shown of each rule.")
+    ] = SAMPLES_MAX,
     json: Json = False,
 ) -> None:
     """Show how many documents each rule dropped, their share, and samples of them."""
@@ -141,7 +150,7 @@ def funnel(
     if json:
         print_json({"counts": manifest.counts, "funnel": manifest.funnel})
         return
-    print_funnel(manifest, samples)
+    print_funnel(manifest.funnel, manifest.counts, samples)
 
 
 def preview(
@@ -230,17 +239,17 @@ class _Progress:
         self._shown.show(f"{self._label} {self._last}", "succeeded", said)
 
 
-def print_funnel(manifest: Manifest, samples: int) -> None:
+def print_funnel(funnel: Sequence[Mapping[str, Any]], counts: Mapping[str, int], samples: int) -> None:
     """A line for each rule: how many documents it dropped, their share of all, and samples."""
     from atoll.cli.render import clean, print_table
 
-    total = max(1, manifest.counts.get("documents_in", 0))
+    total = max(1, counts.get("documents_in", 0))
     rows: list[list[str]] = []
-    for step in manifest.funnel:
+    for step in funnel:
         told = [clean(" ".join(sample.split()))[:80] for sample in step.get("samples", [])[:samples]] or [""]
         rows.append([step["rule"], f"{step['dropped']:,}", f"{step['dropped'] / total:.1%}", told[0]])
         rows += [["", "", "", sample] for sample in told[1:]]
-    kept = manifest.counts.get("documents_out", 0)
+    kept = counts.get("documents_out", 0)
     rows.append(["kept", f"{kept:,}", f"{kept / total:.1%}", ""])
     print_table(["RULE", "DROPPED", "SHARE", "SAMPLE"], right(rows, 1, 2))
 

@@ -78,12 +78,25 @@ def test_a_curation_ends_with_its_funnel_and_its_cost(desk: Desk) -> None:
 
 
 def test_files_passed_over_are_told(desk: Desk) -> None:
+    docs = write_documents(desk.folder / "pictured", 60)
     for name in ("a.png", "b.png", "notes"):
-        (desk.docs / name).write_text("no document")
-    result = desk.call("curate", desk.docs, "--recipe", desk.recipe, "--out", desk.folder / "passed")
+        (docs / name).write_text("no document")
+    result = desk.call("curate", docs, "--recipe", desk.recipe, "--out", desk.folder / "passed")
     assert "3 files were passed over (2 .png, 1 without suffix)" in result.stdout
     told = desk.call("describe", desk.folder / "passed").stdout
     assert "Files passed over" in told and ".png" in told
+
+
+def test_a_run_of_which_nothing_is_left_shows_what_dropped_it(desk: Desk) -> None:
+    recipe = desk.folder / "long.yaml"
+    recipe.write_text("min_characters: 100000\n")
+    words = ("curate", desk.docs, "--recipe", recipe, "--out", desk.folder / "nothing")
+    result = desk.call(*words)
+    assert result.exit_code == BAD_INPUT and "documents were dropped: " in result.stderr
+    table = [line.split() for line in result.stdout.splitlines()]
+    assert next(row for row in table if row[0] == "too_short")[1:4] == ["60", "93.8%", "d00000:"]
+    assert table[-1] == ["kept", "0", "0.0%"]
+    assert desk.refused(*words, "--json")
 
 
 def test_of_very_many_that_could_not_be_read_the_table_tells(desk: Desk) -> None:
