@@ -80,7 +80,7 @@ def curate(
     report.json. Killed, it goes on when it is called again; with another recipe it begins with what was read already.
     """
     from atoll.cli.follow import board
-    from atoll.cli.render import line, print_json
+    from atoll.cli.render import print_json
     from atoll.data.engine.curate.alone import curate_alone, recipe_from
     from atoll.data.engine.runtimes.without_pandas import do_without_pandas
 
@@ -107,7 +107,14 @@ def curate(
         raise
     if json:
         print_json({"out": str(out), "counts": manifest.counts, "funnel": manifest.funnel, **figures})
-        return
+    else:
+        _tell(manifest, figures, out)
+
+
+def _tell(manifest: Manifest, figures: Mapping[str, Any], out: Path) -> None:
+    """What a run that has ended has to say."""
+    from atoll.cli.render import line
+
     print_funnel(manifest.funnel, manifest.counts, 1)
     print_counts(manifest, figures)
     if refused := manifest.funnel[0]["dropped"]:
