@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from atoll.core import landlock
 from atoll.data.engine.curate.plan import Fields
 from atoll.data.engine.read.formats import DOCUMENTS
 from atoll.data.engine.read.item import File, Found, Item, Limits, Quarantined
@@ -131,6 +132,36 @@ def test_a_child_cannot_write_files_and_sees_no_secrets(
     limits = Path(f"/proc/{_child(box)}/limits").read_text()
     assert "Max file size             0 " in limits
     assert "hidden" not in Path(f"/proc/{_child(box)}/environ").read_text()
+
+
+@pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+def test_a_child_reaches_no_file_but_the_one_it_is_sent_and_its_libraries(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hidden")
+    program = (
+        "import importlib, os, sys\n"
+        "from atoll.data.engine.read.child import confine\n"
+        "from atoll.data.engine.read.dispatch import READERS\n"
+        "confine(os.getppid(), 1 << 30)\n"
+        "for name in READERS.values():\n"
+        "    importlib.import_module(name)\n"
+        "for name in ('pypdf', 'openpyxl', 'docx', 'resiliparse.extract.html2text', 'zstandard', 'mimetypes'):\n"
+        "    importlib.import_module(name)\n"
+        "try:\n"
+        "    open(sys.argv[1])\n"
+        "except PermissionError:\n"
+        "    print('denied')\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "secret")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "denied\n", done.stderr
+
+
+def test_a_file_that_may_not_be_opened_is_quarantined_and_the_next_is_read(box: Sandbox, tmp_path: Path) -> None:
+    gone = File("gone.html", str(tmp_path / "gone.html"), 0)
+    assert list(box.items(gone, Fields(), DOCUMENTS)) == [
+        Quarantined("gone.html", 0, "cannot be read: No such file or directory")
+    ]
+    assert isinstance(_read(box, _page(tmp_path))[0], Found)
 
 
 def test_each_thread_has_a_sandbox_of_its_own() -> None:

@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import IO, Any, cast
 
 from atoll.data.engine.read.content import Content
 from atoll.data.engine.read.dispatch import items
@@ -81,9 +81,9 @@ class Counted:
 
 
 def _zip(content: Content, budget: Budget) -> Iterator[Item]:
-    if not content.path or content.format.codec:
+    if not content.is_whole or content.format.codec:
         raise Unreadable("it is an archive inside an archive")
-    with zipfile.ZipFile(content.path) as archive:
+    with zipfile.ZipFile(cast(IO[bytes], content.stream)) as archive:
         for info in archive.infolist():
             budget.member()
             content.touch()
@@ -155,7 +155,11 @@ def _member(content: Content, name: str, stream: Readable) -> Iterator[Item]:
     if kind.reader == "archive":
         yield _refused(content, name, "it is an archive inside an archive")
         return
-    yield from items(replace(content, name=_full(content, name), stream=stream, format=kind, path="", start=0, stop=0))
+    yield from items(
+        replace(
+            content, name=_full(content, name), stream=stream, format=kind, path="", is_whole=False, start=0, stop=0
+        )
+    )
 
 
 def _leads_out(name: str) -> bool:

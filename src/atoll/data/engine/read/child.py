@@ -1,8 +1,11 @@
 """The parsers' child process: `python -m atoll.data.engine.read.child PARENT MEMORY_BYTES`.
 
-It reads requests, a line of JSON each, and answers with frames: length, kind, content. It may not take more memory
-than it is told, more CPU seconds between two signs of life than a request says, nor write files; it ends with its
-parent. A parser that breaks these rules is killed by the kernel, and the parent quarantines the file.
+It is sent requests, each with the open file it is about, and answers with frames: length, kind, content. It may not
+take more memory than it is told, more CPU seconds between two signs of life than a request says, nor write files; it
+ends with its parent. A parser that breaks these rules is killed by the kernel, and the parent quarantines the file.
+
+Where the kernel has Landlock, a parser that a file has taken over reaches nothing but that file and the libraries of
+this Python: no other file, no TCP port, no other process.
 """
 
 from __future__ import annotations
@@ -12,13 +15,16 @@ import math
 import os
 import resource
 import signal
+import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
 from typing import IO, Any
 
 import orjson
 
+from atoll.core import landlock
 from atoll.data.engine.curate.plan import Fields
 from atoll.data.engine.read.content import Content
 from atoll.data.engine.read.dispatch import items
@@ -26,12 +32,19 @@ from atoll.data.engine.read.foreign import foreign
 from atoll.data.engine.read.formats import format_of
 from atoll.data.engine.read.item import Found, Item, Limits, Quarantined, Unreadable
 
+REQUEST = struct.Struct("<I")
+"""What stands before a request, and comes with its file: the length of its JSON."""
 FRAME = struct.Struct("<IB")
 FOUND, REFUSED, PASSED_OVER, ALIVE, DONE = range(5)
 
 SIGN_OF_LIFE_S = 0.25
 FILES_OPEN_MAX = 64
 _PR_SET_PDEATHSIG = 1
+_OF_THE_SYSTEM = (
+    *("/usr", "/lib", "/lib64", "/nix/store", "/gnu/store", "/etc/ld.so.cache", "/etc/mime.types", "/etc/localtime"),
+    *("/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", "/dev/null", "/dev/urandom"),
+)
+"""What libraries are loaded from, or look at when they are loaded."""
 
 
 class Answers:
@@ -80,13 +93,12 @@ class Answers:
         self._told_s = time.monotonic()
 
 
-def serve(request: dict[str, Any], answers: Answers) -> None:
-    """Read one file and send what is in it."""
+def serve(request: dict[str, Any], file: IO[bytes], answers: Answers) -> None:
+    """Send what is in one file."""
     limits, name = Limits(**request["limits"]), str(request["name"])
-    path = os.fsdecode(bytes.fromhex(request["path"]))
     answers.start(limits.parser_s)
     try:
-        with foreign("file"), open(path, "rb") as file:
+        with foreign("file"):
             content = Content(
                 name,
                 file,
@@ -94,7 +106,7 @@ def serve(request: dict[str, Any], answers: Answers) -> None:
                 limits,
                 Fields(**request["fields"]),
                 tuple(request["patterns"]),
-                path,
+                is_whole=True,
                 touch=answers.touch,
             )
             for item in items(content):
@@ -105,7 +117,7 @@ def serve(request: dict[str, Any], answers: Answers) -> None:
 
 
 def confine(parent: int, memory_bytes: int) -> None:
-    """End with the parent, and take no more than this."""
+    """End with the parent, take no more memory than this, and reach nothing but what is sent."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -114,6 +126,29 @@ def confine(parent: int, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_OPEN_MAX, FILES_OPEN_MAX))
+    landlock.only_read({*sys.path, sys.prefix, sys.base_prefix, *_libraries(), *_OF_THE_SYSTEM})
+
+
+def _libraries() -> list[str]:
+    return list(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)))
+
+
+def requests(parent: socket.socket) -> Iterator[tuple[dict[str, Any], IO[bytes]]]:
+    """Requests with their files until the parent closes its end."""
+    while True:
+        head, files, _, _ = socket.recv_fds(parent, REQUEST.size, 1)
+        if not head:
+            return
+        with os.fdopen(files[0], "rb") as file:
+            head += _received(parent, REQUEST.size - len(head))
+            yield orjson.loads(_received(parent, *REQUEST.unpack(head))), file
+
+
+def _received(parent: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (piece := parent.recv(size - len(data))):
+        data += piece
+    return data
 
 
 def _mended(text: str) -> str:
@@ -133,11 +168,11 @@ def _own_output() -> IO[bytes]:
 def main() -> None:
     """Serve until the parent closes its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
-    confine(int(sys.argv[1]), int(sys.argv[2]))
-    with _own_output() as out:
+    with _own_output() as out, socket.socket(fileno=0) as parent:
+        confine(int(sys.argv[1]), int(sys.argv[2]))
         answers = Answers(out)
-        for line in sys.stdin.buffer:
-            serve(orjson.loads(line), answers)
+        for request, file in requests(parent):
+            serve(request, file, answers)
 
 
 if __name__ == "__main__":

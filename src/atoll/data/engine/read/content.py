@@ -16,7 +16,8 @@ from atoll.data.engine.read.lines import Ahead, Readable, Recoded
 class Content:
     """What is in the file `name`: bytes to be read once, in order.
 
-    `path` names the file on disk where it lies there as it is; `start`, `stop` and `first_line` are a Part's. A reader
+    `path` names the file on disk where it lies there as it is. `is_whole`: `stream` is such a file, and can be read in
+    any order. `start`, `stop` and `first_line` are a Part's. A reader
     calls `touch` where it is alive between items: at each member or record it looks at.
     """
 
@@ -30,6 +31,7 @@ class Content:
     start: int = 0
     stop: int = 0
     first_line: int = 1
+    is_whole: bool = False
     touch: Callable[[], None] = lambda: None
 
     def whole(self) -> bytes:

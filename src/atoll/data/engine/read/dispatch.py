@@ -33,4 +33,6 @@ def items(content: Content) -> Iterator[Item]:
 def _expanded(content: Content) -> Content:
     if not content.format.codec:
         return content
-    return replace(content, stream=Expanded(content.stream, content.format.codec, content.limits), path="")
+    return replace(
+        content, stream=Expanded(content.stream, content.format.codec, content.limits), path="", is_whole=False
+    )

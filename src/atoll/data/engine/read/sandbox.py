@@ -10,17 +10,19 @@ import atexit
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from typing import IO
 
 import orjson
 
 from atoll.data.engine.curate.plan import Fields
-from atoll.data.engine.read.child import ALIVE, DONE, FOUND, FRAME, PASSED_OVER, REFUSED
+from atoll.data.engine.read.child import ALIVE, DONE, FOUND, FRAME, PASSED_OVER, REFUSED, REQUEST
 from atoll.data.engine.read.item import File, Found, Item, Limits, PassedOver, Quarantined
 
 READ_BYTES = 256 << 10
@@ -46,20 +48,29 @@ class Sandbox:
         self.limits = limits
         self.owner = os.getpid()
         self._child: subprocess.Popen[bytes] | None = None
+        self._requests: socket.socket | None = None
         self._buffer = bytearray()
 
     def items(self, file: File, fields: Fields, patterns: tuple[str, ...]) -> Iterator[Item]:
         """What is in the file; if the child does not live through it, a Quarantined that says why."""
+        try:
+            stream = open(file.path, "rb", buffering=0)  # noqa: SIM115 - closed below
+        except OSError as error:
+            yield Quarantined(file.name, 0, f"cannot be read: {error.strerror}")
+            return
+        with stream:
+            yield from self._read(file, stream, fields, patterns)
+
+    def _read(self, file: File, stream: IO[bytes], fields: Fields, patterns: tuple[str, ...]) -> Iterator[Item]:
         request = {
             "name": file.name,
-            "path": os.fsencode(file.path).hex(),  # a path is bytes, and JSON has none
             "fields": asdict(fields),
             "patterns": patterns,
             "limits": asdict(self.limits),
         }
         is_done = False
         try:
-            item = self._first_answer(orjson.dumps(request) + b"\n")
+            item = self._first_answer(orjson.dumps(request), stream)
             while item:
                 yield item
                 item = self._answer()
@@ -76,33 +87,36 @@ class Sandbox:
     def close(self) -> None:
         """End the child, whatever it does."""
         child, self._child = self._child, None
+        requests, self._requests = self._requests, None
         self._buffer.clear()
         if child and self.owner == os.getpid():
             child.kill()
             child.wait()
-        for pipe in (child.stdin, child.stdout) if child else ():
-            if pipe:
-                pipe.close()
+        for end in (requests, child.stdout if child else None):
+            if end:
+                end.close()
 
-    def _first_answer(self, request: bytes) -> Item | None:
+    def _first_answer(self, request: bytes, stream: IO[bytes]) -> Item | None:
         """The first item of a file. A child that dies before it may have died of an earlier file: ask a new one."""
         if self._child:
             try:
-                return self._asked(self._child, request)
+                return self._asked(request, stream)
             except _Died:
                 self.close()
-        self._child = self._started()
-        return self._asked(self._child, request)
+        self._start()
+        return self._asked(request, stream)
 
-    def _asked(self, child: subprocess.Popen[bytes], request: bytes) -> Item | None:
-        assert child.stdin
+    def _asked(self, request: bytes, stream: IO[bytes]) -> Item | None:
+        assert self._requests
+        stream.seek(0)  # a child before may have read of it, and its place is ours
         try:
-            child.stdin.write(request)
-        except BrokenPipeError as error:
+            socket.send_fds(self._requests, [REQUEST.pack(len(request))], [stream.fileno()])
+            self._requests.sendall(request)
+        except (BrokenPipeError, ConnectionResetError) as error:
             raise self._end() from error
         return self._answer()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> None:
         environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         environment |= {
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -112,14 +126,16 @@ class Sandbox:
             "OPENBLAS_NUM_THREADS": "1",
         }
         command = [sys.executable, "-P", "-m", "atoll.data.engine.read.child"]
-        return subprocess.Popen(
-            [*command, str(os.getpid()), str(self.limits.parser_memory_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env=environment,
-        )
+        self._requests, theirs = socket.socketpair()
+        with theirs:
+            self._child = subprocess.Popen(
+                [*command, str(os.getpid()), str(self.limits.parser_memory_bytes)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env=environment,
+            )
 
     def _answer(self) -> Item | None:
         """The next item, None when the file is done; raises _Ended."""
