@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from multiprocessing import Pipe
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from atoll.core import landlock
-from atoll.data.engine.curate.plan import Fields
 from atoll.data.engine.read.formats import DOCUMENTS
-from atoll.data.engine.read.item import File, Found, Item, Limits, Quarantined
+from atoll.data.engine.read.item import File, Found, Item, Limits, Part, Quarantined
 from atoll.data.engine.read.sandbox import Sandbox, sandbox
 from atoll.data.engine.runtimes.worker import serve
 
+PART = Part("s0", patterns=DOCUMENTS)
 SMALL = Limits(parser_memory_bytes=400 << 20)
 
 
@@ -31,7 +33,7 @@ def box() -> Iterator[Sandbox]:
 
 def _read(box: Sandbox, path: Path) -> list[Item]:
     file = File(path.name, str(path), path.stat().st_size)
-    return list(box.items(file, Fields(), DOCUMENTS))
+    return list(box.items(file, PART))
 
 
 def _page(tmp_path: Path, name: str = "a.html") -> Path:
@@ -98,10 +100,20 @@ def test_a_file_that_takes_too_much_memory_is_quarantined_and_the_next_is_read(t
     box.close()
 
 
+def test_a_table_of_one_long_text_named_by_every_row_is_quarantined(box: Sandbox, tmp_path: Path) -> None:
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 500, pa.int32()), pa.array(["a" * (8 << 20)]))
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": texts}), path, compression="zstd", dictionary_pagesize_limit=1 << 30)
+    assert path.stat().st_size < 10_000
+    (refused,) = _read(box, path)
+    assert isinstance(refused, Quarantined) and "memory" in refused.reason
+    assert isinstance(_read(box, _page(tmp_path))[0], Found)
+
+
 def test_a_child_that_dies_in_a_file_spoils_only_that(box: Sandbox, tmp_path: Path) -> None:
     text = "x" * 1000
     (tmp_path / "a.json").write_text("[" + ",".join([f'{{"text": "{text}"}}'] * 2000) + "]")
-    items = box.items(File("a.json", str(tmp_path / "a.json"), 0), Fields(), DOCUMENTS)
+    items = box.items(File("a.json", str(tmp_path / "a.json"), 0), PART)
     assert isinstance(next(items), Found)
     os.kill(_child(box), signal.SIGKILL)
     assert list(items)[-1] == Quarantined(
@@ -118,7 +130,7 @@ def test_a_child_that_died_between_files_spoils_none(box: Sandbox, tmp_path: Pat
 
 def test_a_reader_that_stops_early_leaves_nothing_for_the_next(box: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[{"text": "one"}, {"text": "two"}]')
-    items = box.items(File("a.json", str(tmp_path / "a.json"), 0), Fields(), DOCUMENTS)
+    items = box.items(File("a.json", str(tmp_path / "a.json"), 0), PART)
     next(items)
     items.close()  # type: ignore[attr-defined]
     assert [item.text for item in _read(box, _page(tmp_path)) if isinstance(item, Found)] == ["words"]
@@ -158,9 +170,7 @@ def test_a_child_reaches_no_file_but_the_one_it_is_sent_and_its_libraries(tmp_pa
 
 def test_a_file_that_may_not_be_opened_is_quarantined_and_the_next_is_read(box: Sandbox, tmp_path: Path) -> None:
     gone = File("gone.html", str(tmp_path / "gone.html"), 0)
-    assert list(box.items(gone, Fields(), DOCUMENTS)) == [
-        Quarantined("gone.html", 0, "cannot be read: No such file or directory")
-    ]
+    assert list(box.items(gone, PART)) == [Quarantined("gone.html", 0, "cannot be read: No such file or directory")]
     assert isinstance(_read(box, _page(tmp_path))[0], Found)
 
 
@@ -186,11 +196,10 @@ def test_a_worker_that_is_done_ends_its_child(tmp_path: Path) -> None:
 def test_a_child_ends_with_its_parent(tmp_path: Path, ending: signal.Signals) -> None:
     program = (
         "import sys, time\n"
-        "from atoll.data.engine.curate.plan import Fields\n"
-        "from atoll.data.engine.read.item import File, Limits\n"
+        "from atoll.data.engine.read.item import File, Limits, Part\n"
         "from atoll.data.engine.read.sandbox import sandbox\n"
         "box = sandbox(Limits())\n"
-        "list(box.items(File('a.html', sys.argv[1], 0), Fields(), ()))\n"
+        "list(box.items(File('a.html', sys.argv[1], 0), Part('')))\n"
         "print(box._child.pid, flush=True)\n"
         "time.sleep(60)\n"
     )

@@ -156,9 +156,7 @@ def _member(content: Content, name: str, stream: Readable) -> Iterator[Item]:
         yield _refused(content, name, "it is an archive inside an archive")
         return
     yield from items(
-        replace(
-            content, name=_full(content, name), stream=stream, format=kind, path="", is_whole=False, start=0, stop=0
-        )
+        replace(content, name=_full(content, name), stream=stream, format=kind, is_whole=False, start=0, stop=0)
     )
 
 

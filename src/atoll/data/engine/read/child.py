@@ -106,6 +106,9 @@ def serve(request: dict[str, Any], file: IO[bytes], answers: Answers) -> None:
                 limits,
                 Fields(**request["fields"]),
                 tuple(request["patterns"]),
+                start=request["start"],
+                stop=request["stop"],
+                first_line=request["first_line"],
                 is_whole=True,
                 touch=answers.touch,
             )

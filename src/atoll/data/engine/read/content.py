@@ -16,9 +16,9 @@ from atoll.data.engine.read.lines import Ahead, Readable, Recoded
 class Content:
     """What is in the file `name`: bytes to be read once, in order.
 
-    `path` names the file on disk where it lies there as it is. `is_whole`: `stream` is such a file, and can be read in
-    any order. `start`, `stop` and `first_line` are a Part's. A reader
-    calls `touch` where it is alive between items: at each member or record it looks at.
+    `is_whole`: `stream` is a file on disk as it lies there, and can be read in any order. `start`, `stop` and
+    `first_line` are a Part's. A reader calls `touch` where it is alive between items: at each member or record it looks
+    at.
     """
 
     name: str
@@ -27,7 +27,6 @@ class Content:
     limits: Limits
     fields: Fields = FIELDS
     patterns: tuple[str, ...] = ()
-    path: str = ""
     start: int = 0
     stop: int = 0
     first_line: int = 1

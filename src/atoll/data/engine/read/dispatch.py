@@ -33,6 +33,4 @@ def items(content: Content) -> Iterator[Item]:
 def _expanded(content: Content) -> Content:
     if not content.format.codec:
         return content
-    return replace(
-        content, stream=Expanded(content.stream, content.format.codec, content.limits), path="", is_whole=False
-    )
+    return replace(content, stream=Expanded(content.stream, content.format.codec, content.limits), is_whole=False)

@@ -32,6 +32,7 @@ _CODE = (
     *("dart", "ex", "exs", "erl", "hs", "ml", "clj", "zig", "cu", "proto", "toml", "yaml", "yml", "css", "scss"),
 )
 _RECORDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
+_RISKY_RECORDS = frozenset({".parquet"})
 _RISKY = {
     **{".json": "array", ".pdf": "pdf", ".docx": "docx", ".xlsx": "xlsx", ".warc": "warc", ".wet": "warc"},
     **{".zip": "archive", ".tar": "archive", ".html": "page", ".htm": "page"},
@@ -39,7 +40,7 @@ _RISKY = {
 _TEXTS = {".txt": "text", ".text": "text", ".md": "markdown", ".markdown": "markdown", ".rst": "rst"}
 
 FORMATS: dict[str, Format] = {
-    **{suffix: Format(reader) for suffix, reader in _RECORDS.items()},
+    **{suffix: Format(reader, is_risky=suffix in _RISKY_RECORDS) for suffix, reader in _RECORDS.items()},
     **{suffix: Format(reader, is_risky=True) for suffix, reader in _RISKY.items()},
     **{suffix: Format("text", kind) for suffix, kind in _TEXTS.items()},
     **{f".{suffix}": Format("text", "code") for suffix in _CODE},

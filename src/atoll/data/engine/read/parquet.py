@@ -1,4 +1,7 @@
-"""Parquet: a record a row. Only the columns that are wanted are read, some hundred rows at a time."""
+"""Parquet: a record a row. Only the columns that are wanted are read, some hundred rows at a time.
+
+A few kilobytes may stand for gigabytes, a long text kept once and named by every row, so it is read in the child.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ BUFFER_BYTES = 1 << 20
 def read(content: Content) -> Iterator[Item]:
     """A text of every row of the file, or of its row groups from `start` up to `stop`."""
     try:
-        source = opened(content.path) if content.path else io.BytesIO(content.whole())
+        source = content.stream if content.is_whole else io.BytesIO(content.whole())
         file = open_parquet(source, BUFFER_BYTES)
         columns = _columns(file.schema_arrow, content)
         groups = list(range(content.start, content.stop or file.num_row_groups))

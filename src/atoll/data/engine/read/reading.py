@@ -103,7 +103,7 @@ def _risky(file: File, part: Part, limits: Limits) -> Iterator[Item]:
     if changed := _changed(file):
         yield changed
     else:
-        yield from sandbox(limits).items(file, part.fields, part.patterns)
+        yield from sandbox(limits).items(file, part)
 
 
 def _plain(file: File, part: Part, limits: Limits) -> Iterator[Item]:
@@ -120,7 +120,15 @@ def _plain(file: File, part: Part, limits: Limits) -> Iterator[Item]:
 def _content(file: File, stream: IO[bytes], part: Part, limits: Limits) -> Content:
     known = format_of(file.name)
     content = Content(
-        file.name, stream, known, limits, part.fields, part.patterns, file.path, part.start, part.stop, part.first_line
+        file.name,
+        stream,
+        known,
+        limits,
+        part.fields,
+        part.patterns,
+        start=part.start,
+        stop=part.stop,
+        first_line=part.first_line,
     )
     if not part.stop or known.reader != "jsonl":
         return content

@@ -21,9 +21,8 @@ from typing import IO
 
 import orjson
 
-from atoll.data.engine.curate.plan import Fields
 from atoll.data.engine.read.child import ALIVE, DONE, FOUND, FRAME, PASSED_OVER, REFUSED, REQUEST
-from atoll.data.engine.read.item import File, Found, Item, Limits, PassedOver, Quarantined
+from atoll.data.engine.read.item import File, Found, Item, Limits, Part, PassedOver, Quarantined
 
 READ_BYTES = 256 << 10
 WAIT_FACTOR = 20
@@ -51,21 +50,22 @@ class Sandbox:
         self._requests: socket.socket | None = None
         self._buffer = bytearray()
 
-    def items(self, file: File, fields: Fields, patterns: tuple[str, ...]) -> Iterator[Item]:
-        """What is in the file; if the child does not live through it, a Quarantined that says why."""
+    def items(self, file: File, part: Part) -> Iterator[Item]:
+        """What is in the part's share of the file; a Quarantined says why if the child does not live through it."""
         try:
             stream = open(file.path, "rb", buffering=0)  # noqa: SIM115 - closed below
         except OSError as error:
             yield Quarantined(file.name, 0, f"cannot be read: {error.strerror}")
             return
         with stream:
-            yield from self._read(file, stream, fields, patterns)
+            yield from self._read(file, stream, part)
 
-    def _read(self, file: File, stream: IO[bytes], fields: Fields, patterns: tuple[str, ...]) -> Iterator[Item]:
+    def _read(self, file: File, stream: IO[bytes], part: Part) -> Iterator[Item]:
         request = {
             "name": file.name,
-            "fields": asdict(fields),
-            "patterns": patterns,
+            "fields": asdict(part.fields),
+            "patterns": part.patterns,
+            **{name: getattr(part, name) for name in ("start", "stop", "first_line")},
             "limits": asdict(self.limits),
         }
         is_done = False
