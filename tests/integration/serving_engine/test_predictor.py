@@ -57,7 +57,7 @@ def prices(start: Callable[..., Running]) -> Running:
     return start("Prices", {"weights.csv": "1,2,3\n"}, engine_options={"batch_wait_ms": 200})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def troubled(start: Callable[..., Running]) -> Running:
     return start("Troubled", engine_options={"timeout_s": 3}, health={"every_s": 0.2, "timeout_s": 30, "failures": 2})
 
@@ -251,6 +251,7 @@ def test_an_environment_of_another_python_is_refused(tmp_path: Path) -> None:
     assert code == PERMANENT and f"has Python 2.7, this node has {own}" in result["error"]["message"]
 
 
-def test_a_stopped_predictor_ends_at_once(prices: Running) -> None:
-    assert prices.stop() == 0
-    wait_until(lambda: prices.process.poll() is not None, "it has ended")
+def test_a_stopped_predictor_ends_at_once(start: Callable[..., Running]) -> None:
+    engine = start("Prices", {"weights.csv": "1,2,3\n"})
+    assert engine.stop() == 0
+    wait_until(lambda: engine.process.poll() is not None, "it has ended")

@@ -26,7 +26,7 @@ def unknown_model(name: str, names: Iterable[str]) -> NotFound:
     """404, naming the models most like `name` among those the caller may use."""
     candidates = sorted(names)[:1000]
     near = difflib.get_close_matches(name, candidates, 3, 0.4) or candidates[:5]
-    offer = f" The nearest are: {', '.join(near)}." if near else " There are no models you may use."
+    offer = f" The nearest are: {', '.join(near)}." if near else " There is no model this key may use."
     return NotFound(f"The model {name!r} does not exist.{offer}", code="model_not_found", param="model")
 
 
