@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -33,6 +34,8 @@ class AtollGroup(TyperGroup):
             end_with(error)
         except OSError as error:
             end_with_file(error)
+        except ModuleNotFoundError as error:
+            end_with_package(error)
         except typer.Abort:
             sys.exit(INTERRUPTED)
         except typer.TyperException as error:
@@ -56,6 +59,28 @@ def end_with_file(error: OSError) -> NoReturn:
 
     hint = "name a place that is there, and that you may read and write"
     end_with(Invalid(f"{os.fsdecode(error.filename)}: {error.strerror}", hint=hint))
+
+
+def end_with_package(error: ModuleNotFoundError) -> NoReturn:
+    """A package of others that this installation lacks, and how to get it; any other module is a mistake of ours."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "atoll"):
+        raise error
+    from atoll.core.errors import Unavailable
+
+    wanted = f"atoll[{extra}]" if (extra := extra_of(package)) else package
+    end_with(Unavailable(f"the package {package} is not installed", hint=f"pip install '{wanted}'"))
+
+
+def extra_of(package: str) -> str:
+    """The first extra of this distribution that installs `package`; "" for none."""
+    from importlib.metadata import requires
+
+    for requirement in requires("atoll") or ():
+        found = re.match(r"([\w.-]+)[^;]*;.*extra == [\"'](\w+)[\"']", requirement)
+        if found and found[1].replace("-", "_").lower() == package.lower():
+            return found[2]
+    return ""
 
 
 def end_with_usage(error: typer.TyperException) -> NoReturn:
