@@ -164,7 +164,8 @@ def tag(
     from atoll.cli.render import line
 
     if bool(version) == remove:
-        raise Invalid("a tag needs a version, or --remove", field="version", hint=f"atoll data tag {dataset} {name} …")
+        words = f"give a version or --remove, not both: {version}" if version else "a tag needs a version, or --remove"
+        raise Invalid(words, field="version", hint=f"atoll data tag {dataset} {name} …")
     changed = session.client.datasets.tag(dataset, name, version)
     stands = changed.spec["tags"].get(name)
     line(f"{dataset}@{name} stands for {stands}" if stands else f"{dataset}@{name} is gone")

@@ -59,7 +59,7 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.name = str(root)
         self.data = _manifest_bytes(root)
-        self.manifest = decode_manifest(self.data)
+        self.manifest = _decoded(self.data, f"{root}/{MANIFEST}")
         self._root = root
 
     def open(self, path: str, shard: Shard) -> IO[bytes]:
@@ -84,7 +84,7 @@ class Tar:
             self._members = {_plain(member.name): member for member in members if member.isfile()}
             with self._open(MANIFEST) as stream:
                 self.data = stream.read(MANIFEST_BYTES_MAX)
-            self.manifest = decode_manifest(self.data)
+            self.manifest = _decoded(self.data, f"{path}/{MANIFEST}")
             opening.pop_all()
 
     def open(self, path: str, shard: Shard) -> IO[bytes]:
@@ -169,6 +169,14 @@ def _manifest_bytes(root: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise _missing(str(path), error) from error
+
+
+def _decoded(data: bytes, where: str) -> Manifest:
+    """The manifest in `data`; Invalid says where it lies."""
+    try:
+        return decode_manifest(data)
+    except Invalid as error:
+        raise Invalid(f"{where}: {error.message}", field=error.field, hint=error.hint or "export it again") from error
 
 
 def _missing(path: str, error: OSError) -> NotFound:

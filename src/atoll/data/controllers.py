@@ -69,7 +69,7 @@ class DatasetController(Controller):
 
     name = "datasets"
     owns = "Dataset"
-    watches = ("DatasetVersion", "TrainingRun", "ModelVersion")
+    watches = ("DatasetVersion", "TrainingRun", "ModelVersion", "QualityModel")
 
     def keys_for(self, change: Change, world: Writer) -> Iterable[Key]:
         version = world.read(change.key)
@@ -93,8 +93,8 @@ class DatasetController(Controller):
         status = _summary(dataset, [v for v in ready if v.name not in gone], versions)
         status |= {"next_expiry_at": due.next_at}
         if status != dataset.status:
-            is_new = status["versions"] != dataset.status.get("versions")
-            world.write(SetStatus(dataset, status, "VersionReady" if is_new and ready else "", status["latest"]))
+            come = [name for name in status["versions"] if name not in dataset.status.get("versions", ())]
+            world.write(SetStatus(dataset, status, "VersionReady" if come else "", ", ".join(come)))
         return max(0.0, due.next_at - world.clock.now()) if due.next_at else None
 
 

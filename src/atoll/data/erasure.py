@@ -34,7 +34,7 @@ from atoll.data.resources import MATCHED
 from atoll.data.sought import Sought
 
 REPLACED, RECORDS, DELETING, DONE, FORGOTTEN = "replaced", "records", "deleting", "done", "forgotten"
-AFFECTED = ("TrainingRun", "ModelVersion", "Deployment")
+AFFECTED = ("TrainingRun", "ModelVersion", "QualityModel", "Deployment")
 _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
 
 
@@ -69,7 +69,7 @@ class ErasureController(JobController):
     def workload_for(self, run: Resource, world: Writer) -> tuple[dict[str, Any], dict[str, Any]]:
         match = run.spec["match"]
         ready = [v for v in _versions(run, world) if v.phase == "ready"]
-        versions = [{"name": v.name, "manifest": v.spec["manifest"]} for v in ready]
+        versions = [{"name": v.name, **{field: v.spec[field] for field in ("manifest", "parents")}} for v in ready]
         files = {f.name: f for f in world.scope.find_all("File") if f.project == run.project and not f.is_deleting}
         for name in match["files"]:
             if name not in files:
@@ -82,6 +82,8 @@ class ErasureController(JobController):
         wanted = {
             "versions": versions,
             "files": told,
+            "had": _manifests_of(run.project, world),
+            "gone": run.status.get("gone", []),
             "match": {**match, "digests": digests},
             "told": match,
             "salt": run.uid,
@@ -96,7 +98,7 @@ class ErasureController(JobController):
         )
         if any(file["sealed"] for file in told):
             give_key(workload)
-        return workload, {"stage": "searching", "files": len(files)}
+        return workload, {"stage": "searching", "files": len({*files, *run.status.get("files_removed", ())})}
 
     def finish(self, run: Resource, workload: Resource, world: Writer) -> tuple[dict[str, Any], list[Write]]:
         """Replace the manifests; then look again, for versions may have come meanwhile."""
@@ -130,10 +132,11 @@ class ErasureController(JobController):
         return fields, writes
 
     def _await_readers(self, run: Resource, world: Writer) -> float | None:
-        """Go on to the records, once nothing is left to search and nobody reads the old versions any more."""
+        """Go on to the records, once nothing is left to search and nobody reads the old versions and files any more."""
         if _unsearched(run, world):
             return _search_again(run, world)
-        reader = _reader_of({v["before"] for v in run.status["versions"]}, run, world)
+        erased = {*(v["before"] for v in run.status["versions"]), *run.status["file_digests"]}
+        reader = _reader_of(erased, run, world)
         if reader is not None:
             return _wait(run, f"waits for {reader.key}, which reads what is erased: delete it, or let it end", world)
         state = {**began(), "removed": run.status.get("records", {}).get("removed", {})}
@@ -275,6 +278,15 @@ def _versions(run: Resource, world: Writer) -> list[Resource]:
     return [v for v in found if v.phase != "failed" and (not wanted or v.spec["dataset"] in wanted)]
 
 
+def _manifests_of(project: str, world: Writer) -> dict[str, list[str]]:
+    """The manifests versions have, and had before they were erased from, by their names."""
+    found = {v.name: [v.spec["manifest"]] for v in world.scope.find_all("DatasetVersion") if v.project == project}
+    for erasure in world.scope.find_all("Erasure"):
+        for version in erasure.status.get("versions", ()) if erasure.project == project else ():
+            found.setdefault(version["name"], []).append(version["before"])
+    return found
+
+
 def _replaced(version: Resource, done: dict[str, Any], run: Resource) -> SetSpec:
     erasures = [*version.spec.get("erasures", []), run.name]
     spec = version.spec | {"manifest": done["after"], "erasures": erasures, "counts": {}}
@@ -304,14 +316,18 @@ def _search_again(run: Resource, world: Writer) -> float:
     return LOOK_AGAIN_S
 
 
-def _reader_of(manifests: set[str], run: Resource, world: Writer) -> Resource | None:
-    """A workload that has not ended and was given one of the manifests."""
+def _reader_of(digests: set[str], run: Resource, world: Writer) -> Resource | None:
+    """What was given one of the manifests or files and has not ended: a run, which tells later than its workload what
+    it made, or a workload of nobody's."""
     for workload in world.scope.find_all("Workload"):
-        if workload.project != run.project or workload.owner == run.uid or workload.phase in ENDED:
+        if workload.project != run.project or workload.owner == run.uid or workload.is_deleting:
             continue
         given = {d.decode() for d in _DIGEST.findall(orjson.dumps(workload.spec["roles"]))}
-        if given & manifests and not workload.is_deleting:
-            return workload
+        if given & digests:
+            owner = world.scope.by_uid(workload.owner) if workload.owner else None
+            reader = workload if owner is None else owner
+            if reader.phase not in ENDED and not reader.is_deleting:
+                return reader
     return None
 
 

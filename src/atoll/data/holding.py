@@ -49,6 +49,9 @@ def _holders(versions: Sequence[Resource], dataset: Resource, world: World) -> I
         yield name, f"is tagged {tag!r}"
     for run in _of(dataset, "TrainingRun", world):
         yield str(run.status.get("dataset_version") or ""), f"was learned from by training run {run.name!r}"
+    for quality in _of(dataset, "QualityModel", world):
+        for name in quality.status.get("datasets", ()):
+            yield name, f"was learned from by quality model {quality.name!r}"
     for model in _of(dataset, "ModelVersion", world):
         yield str(model.status.get("origin", {}).get("dataset") or ""), f"was learned from by model {model.name!r}"
 

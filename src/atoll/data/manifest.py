@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from atoll.core.errors import Invalid, NotFound
+from atoll.core.errors import IntegrityError, Invalid, NotFound
 from atoll.data.parquet import table_in
 
 if TYPE_CHECKING:
@@ -143,10 +143,14 @@ def read_split(store: BlobStore, manifest_digest: str, split: str) -> pa.Table:
 
 
 def read_shard(store: BlobStore, shard: Shard) -> pa.Table:
-    """One shard as an Arrow table, its checksum verified."""
+    """One shard as an Arrow table, its checksum verified; IntegrityError when it is no Parquet."""
     import pyarrow as pa
 
-    return table_in(pa.BufferReader(store.read(shard.digest)))
+    data = store.read(shard.digest)
+    try:
+        return table_in(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
+        raise IntegrityError(f"shard {shard.digest} cannot be read as Parquet: {error}") from error
 
 
 def split_of(manifest: Manifest, split: str) -> Split:

@@ -1,4 +1,4 @@
-"""Quotes: resources that hold one of the texts an erasure is about, in their spec or in their status.
+"""Quotes: resources that hold one of the texts an erasure is about, or a sample of a document that is to go.
 
 A run that ended is only a record; one that quotes, as a funnel with its samples or a refused line does, goes. What
 people wrote themselves is theirs to change and is named. Pure.
@@ -6,7 +6,7 @@ people wrote themselves is theirs to change and is named. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from atoll.compute.jobs import ENDED
@@ -36,10 +36,19 @@ def quotes_in(resources: Sequence[Resource], sought: Sought, own_uid: str) -> Qu
     by_uid = {resource.uid: resource for resource in resources}
     quoting: dict[str, Resource] = {}
     for resource in resources:
-        if resource.kind not in TOLD and sought.is_in(resource.spec, resource.status):
+        if resource.kind not in TOLD and _quotes(resource, by_uid, sought):
             told = by_uid.get(resource.owner or "", resource) if resource.kind in PARTS else resource
             quoting[told.uid] = told
     found = [r for r in quoting.values() if not r.is_deleting and own_uid not in (r.uid, r.owner)]
     records = [r for r in found if r.kind in RUNS and r.phase in ENDED]
     others = sorted({f"{r.kind}/{r.name}" for r in found if r not in records and r.owner is None})
     return Quotes(records, others)
+
+
+def _quotes(resource: Resource, by_uid: Mapping[str, Resource], sought: Sought) -> bool:
+    if sought.is_in(resource.spec, resource.status):
+        return True
+    run = resource
+    while (owner := by_uid.get(run.owner or "")) is not None:
+        run = owner
+    return sought.is_sampled_in(str(run.spec.get("dataset", "")), resource.status)

@@ -6,7 +6,8 @@ Pure. How it is looked for in tables of Parquet is the engine's, and means the s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,10 @@ import orjson
 
 
 def forms_of(text: str) -> list[str]:
-    """A text as it stands, and as it stands inside a JSON string, in Unicode and in ASCII."""
-    return list(dict.fromkeys([text, orjson.dumps(text).decode()[1:-1], json.dumps(text)[1:-1]]))
+    """A text as it stands, with accents in one character or their own, and as JSON strings hold it, plain or ASCII."""
+    spelled = [text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))]
+    packed = [form for plain in spelled for form in (orjson.dumps(plain).decode()[1:-1], json.dumps(plain)[1:-1])]
+    return list(dict.fromkeys([*spelled, *packed]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,11 @@ class Sought:
             t in s.casefold() for value in values for s in strings(value) for t in self.texts
         )
 
+    def is_sampled_in(self, dataset: str, *values: Any) -> bool:
+        """Whether a sample somewhere in the values is of a document that is named, or left a version of `dataset`."""
+        ids = self.documents | self.gone.get(dataset, frozenset())
+        return bool(ids) and any(is_sample_of(s, ids) for value in values for s in _samples(value))
+
     def is_from(self, source: str) -> bool:
         """Whether `source` is one of the sources, with or without the name of a run's source before it."""
         _, _, rest = source.partition(":")
@@ -50,6 +58,26 @@ class Sought:
 
 def _is_one(place: str, wanted: str) -> bool:
     return place.startswith(wanted[:-1]) if wanted.endswith("*") else place == wanted
+
+
+def is_sample_of(text: str, ids: Collection[str]) -> bool:
+    """Whether `text` is one of the ids, or a sample of such a document: its id, a colon, and how it begins."""
+    stop = text.find(": ")
+    while stop >= 0:
+        if text[:stop] in ids:
+            return True
+        stop = text.find(": ", stop + 1)
+    return text in ids
+
+
+def _samples(value: Any) -> Iterator[str]:
+    """Every string of a list that is called `samples`, anywhere in a JSON value."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from strings(inner) if name == "samples" else _samples(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _samples(inner)
 
 
 def strings(value: Any) -> Iterator[str]:

@@ -20,6 +20,7 @@ MAIN = "main"
 """The branch a version is on unless told otherwise."""
 
 TAGS = "@"
+SHOWN_MAX = 5
 
 
 def branch_of(version: Resource) -> str:
@@ -68,6 +69,7 @@ def resolve(scope: Scope, project: str, reference: str) -> Resource | None:
             return version
     dataset = scope.find("Dataset", name, project)
     if dataset is None:
+        _refuse_number(scope, project, name)
         hint = "make one by a CurationRun, a DatasetImport or `atoll data import`"
         raise NotFound(f"there is no dataset {name!r} in project {project!r}", hint=hint)
     if not at:
@@ -82,6 +84,14 @@ def resolve(scope: Scope, project: str, reference: str) -> Resource | None:
         return None
     known = ", ".join([*dataset.spec.get("tags", {}), *branches]) or "none"
     raise NotFound(f"dataset {name!r} has no branch or tag {wanted!r}", hint=f"it has: {known}")
+
+
+def _refuse_number(scope: Scope, project: str, name: str) -> None:
+    """NotFound when `name` is a version a dataset does not have (any more)."""
+    found = scope.find("Dataset", name.rpartition(".v")[0], project)
+    if found is not None and number_of(name, found.name):
+        known = ", ".join(v.name for v in versions_of(scope, project, found.name)[-SHOWN_MAX:]) or "none"
+        raise NotFound(f"dataset {found.name!r} has no version {name!r}", hint=f"its newest: {known}")
 
 
 def meant(scope: Scope, project: str, reference: str, *, may_be_new: bool = False) -> list[Resource] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import IO, Annotated, Any
 
 import orjson
@@ -19,7 +20,7 @@ from atoll.core.errors import Conflict, Invalid, NotFound
 from atoll.core.resources import KINDS, Resource
 from atoll.data.layout import members, shard_at
 from atoll.data.lineage import UNTOLD, Lineage
-from atoll.data.manifest import Manifest, decode_manifest, read_manifest
+from atoll.data.manifest import Manifest, Shard, decode_manifest, read_manifest
 from atoll.data.rights import Rights
 from atoll.data.versions import MAIN, make_version, parents_of, resolve
 from atoll.server.access import CentreOf, Reader, Tenant, Writer, kind_in
@@ -29,6 +30,7 @@ router = APIRouter(prefix="/api/v1/projects/{project}")
 
 ATTEMPTS = 5
 MISSING_SHOWN = 50
+MANIFESTS_KEPT = 4
 VERSION_HEADER = "Atoll-Version"
 
 
@@ -59,7 +61,7 @@ def read_shard(
 ) -> StreamingResponse:
     """One shard, SPLIT/00000.parquet; `Range: bytes=A-B` or `bytes=A-` gives a part."""
     version = version_of(tenant, reference)
-    shard = shard_at(read_manifest(centre.blobs, version.spec["manifest"]), path)
+    shard = _shard(centre.blobs, version.spec["manifest"], path)
     size_bytes = centre.blobs.size_bytes(shard.digest)
     start, stop = part_of(range_header, size_bytes)
     headers = {"Content-Length": str(stop - start), "Accept-Ranges": "bytes", "ETag": f'"{shard.digest}"'}
@@ -101,6 +103,18 @@ def read_lineage(tenant: Reader, kind: str, name: str) -> dict[str, Any]:
     named = "" if kind == "any" else kind_in(kind, tenant.project).name
     id_ = _meant(tenant, lineage, named, name) if named in ("", "Dataset") else (named, name)
     return {"up": lineage.up(*id_).to_dict(), "down": lineage.down(*id_).to_dict()}
+
+
+def _shard(blobs: BlobStore, manifest: str, path: str) -> Shard:
+    """The shard at `path`; NotFound says what there is."""
+    found = shards_of(blobs, manifest).get(path)
+    return shard_at(read_manifest(blobs, manifest), path) if found is None else found
+
+
+@lru_cache(maxsize=MANIFESTS_KEPT)
+def shards_of(blobs: BlobStore, manifest: str) -> dict[str, Shard]:
+    """The shards of a manifest by path. Kept for the next shard of a transfer: one of many is slow to read."""
+    return dict(members(read_manifest(blobs, manifest)))
 
 
 def version_of(tenant: Tenant, reference: str) -> Resource:

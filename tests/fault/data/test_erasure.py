@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from atoll.data.manifest import open_split, read_manifest
+from atoll.data.manifest import Manifest, Shard, Split, open_split, read_manifest, write_manifest
 from small_datasets import dataset, document, question
 from task_folder import TaskFolder
 
@@ -91,4 +91,16 @@ def test_a_damaged_version_stops_an_erasure_by_name(tmp_path: Path, damage: str)
     else:
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     code, result = task.run(wanted)
-    assert code == 3 and digest in result["error"]["message"]
+    told = result["error"]["message"]
+    assert code == 3 and digest in told and f"version {wanted['versions'][0]['name']}: " in told
+
+
+def test_a_shard_that_is_no_parquet_stops_an_erasure_by_name(tmp_path: Path) -> None:
+    task = TaskFolder(tmp_path, "atoll.data.engine.versions.erase")
+    wanted = order(task)
+    rubbish = task.store.put_bytes(b"no Parquet").digest
+    splits = {"train": Split((Shard(rubbish, 1, 10),), 1)}
+    wanted["versions"][0]["manifest"] = write_manifest(task.store, Manifest(splits, {}, [], {}, "", []))
+    code, result = task.run(wanted)
+    told = result["error"]["message"]
+    assert code == 3 and f"version {wanted['versions'][0]['name']}: shard {rubbish} cannot be read as Parquet" in told

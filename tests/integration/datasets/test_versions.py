@@ -16,6 +16,7 @@ from atoll.data.archive import Folder, check, open_archive
 from atoll.data.engine.versions.diff import diff
 from atoll.sdk.datasets import STATE_SUFFIX
 from atoll.sdk.errors import Unreachable
+from atoll.server.datasets import shards_of
 from small_datasets import document, question
 
 from .conftest import Library
@@ -102,6 +103,22 @@ def test_rows_a_manifest_made_up_are_refused(library: Library, docs: Resource, t
         check(Folder(target))
 
 
+def test_a_damaged_dataset_is_refused_in_words_by_who_reads_it(
+    library: Library, docs: Resource, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    library.command("export", "docs", str(target))
+    file = target / "train/00001.parquet"
+    file.write_bytes(file.read_bytes()[:-9])
+    assert "train/00001.parquet is damaged" in library.command("describe", str(target), code=1)
+    library.add("less", {"train": [[document("a", "1")]]})
+    assert "train/00001.parquet is damaged" in library.command("diff", str(target), "less", code=1)
+    (target / "manifest.json").write_text("{")
+    assert f"{target}/manifest.json: the dataset manifest is not JSON" in library.command(
+        "describe", str(target), code=1
+    )
+
+
 def test_a_tar_that_was_cut_off_is_refused_in_words(library: Library, docs: Resource, tmp_path: Path) -> None:
     whole, part = tmp_path / "whole.tar", tmp_path / "part.tar"
     library.command("export", "docs", str(whole))
@@ -182,6 +199,7 @@ def test_tags_are_set_moved_and_taken_away(library: Library, docs: Resource) -> 
     assert library.command("tag", "tagged", "best", "--remove") == "tagged@best is gone\n"
     assert "has no tag 'best'" in library.command("tag", "tagged", "best", "--remove", code=1)
     assert "needs a version" in library.command("tag", "tagged", "best", code=1)
+    assert "not both: tagged.v1" in library.command("tag", "tagged", "best", "tagged.v1", "--remove", code=1)
     assert f"{docs.name} is no version of 'tagged'" in library.command("tag", "tagged", "best", docs.name, code=1)
 
 
@@ -227,6 +245,13 @@ def asked_by(library: Library, project: str, key: str) -> Any:
         lambda: client.datasets.lineage("docs.v1", "datasetversions"),
         lambda: client.datasets.open("docs@main"),
     ]
+
+
+def test_a_manifest_is_read_once_for_all_shards_of_an_export(library: Library, docs: Resource, tmp_path: Path) -> None:
+    before = shards_of.cache_info()
+    library.command("export", "docs", str(tmp_path / "out"))
+    after = shards_of.cache_info()
+    assert after.misses - before.misses <= 1 and after.hits - before.hits >= 3
 
 
 def test_a_key_reads_only_versions_of_its_own_project(library: Library, docs: Resource) -> None:

@@ -82,6 +82,15 @@ def test_branches_tags_and_names_resolve_by_one_function(shelf: Shelf) -> None:
         resolve(shelf.scope, "p", "other")
 
 
+def test_a_number_a_dataset_has_no_version_of_is_said_with_those_it_has(shelf: Shelf) -> None:
+    three(shelf)
+    with pytest.raises(NotFound, match=r"dataset 'docs' has no version 'docs\.v9'") as told:
+        resolve(shelf.scope, "p", "docs.v9")
+    assert told.value.hint == "its newest: docs.v1, docs.v2, docs.v3"
+    with pytest.raises(NotFound, match=r"there is no dataset 'other\.v1'"):
+        resolve(shelf.scope, "p", "other.v1")
+
+
 def test_a_tag_that_names_no_version_is_said(shelf: Shelf) -> None:
     three(shelf)
     change(shelf, tags={"best": "docs.v9"})
@@ -184,6 +193,14 @@ def test_retention_by_days_ends_versions_when_their_time_has_come(shelf: Shelf) 
     assert shelf.has("docs.v2"), "the newest of a branch stays"
 
 
+def test_a_version_that_went_is_not_told_as_one_that_came(shelf: Shelf) -> None:
+    three(shelf)
+    shelf.scope.write([MarkDeleting(shelf.get("docs.v3", "DatasetVersion"))])
+    shelf.settle(3)
+    told = [change.message for change in shelf.scope.events() if change.reason == "VersionReady"]
+    assert told == ["docs.v1", "docs.v2", "docs.v3"] and shelf.get("docs").status["latest"] == "docs.v2"
+
+
 def test_without_rules_everything_is_kept(shelf: Shelf) -> None:
     three(shelf)
     shelf.settle(1000 * DAY_S)
@@ -205,12 +222,14 @@ def test_a_deleted_dataset_takes_its_versions_along_and_no_others(shelf: Shelf) 
     [
         ("TrainingRun", {"dataset_version": "docs.v2"}, "docs.v2 was learned from by training run 'r'"),
         ("ModelVersion", {"origin": {"dataset": "docs.v1"}}, "docs.v1 was learned from by model 'r'"),
+        ("QualityModel", {"datasets": ["x.v1", "docs.v1"]}, "docs.v1 was learned from by quality model 'r'"),
         ("TrainingRun", {"dataset_version": "other.v1"}, ""),
     ],
 )
 def test_a_dataset_says_what_holds_it(shelf: Shelf, kind: str, status: dict[str, Any], why: str) -> None:
     three(shelf)
     specs = {"TrainingRun": {"base": "m", "dataset": "x", "output": "m"}}
+    specs["QualityModel"] = {"labels": [{"dataset": "docs", "column": "label", "good": ["good"]}]}
     shelf.create(kind, "r", specs.get(kind, {"model": "m", "training_run": "r", "base": "b"}), **status)
     assert DATASET_KIND.held(shelf.scope, shelf.get("docs")) == why
 

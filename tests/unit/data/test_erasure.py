@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from atoll.compute.resources import WORKLOAD
 from atoll.core.blobs import BlobStore
 from atoll.core.clock import VirtualClock
 from atoll.core.errors import Forbidden, IntegrityError, Invalid
@@ -124,12 +125,15 @@ def test_the_certificate_tells_and_proves_what_was_done_without_naming_anybody(b
     bureau.create("TrainingRun", "tune", run, phase="succeeded", dataset_version="docs.v1", observed_generation=1)
     tuned = {"model": "m", "training_run": "tune", "base": "b"}
     bureau.create("ModelVersion", "m.v2", tuned, phase="ready", observed_generation=1)
+    labels = [{"dataset": "docs", "column": "label", "good": ["good"]}]
+    bureau.create("QualityModel", "edu", {"labels": labels}, phase="ready", datasets=["docs.v1"], observed_generation=1)
     told = bureau.certificate(bureau.erase(texts=[ANN], documents=["c"], reason="asked by letter"))
     after = bureau.get("docs.v1", "DatasetVersion").spec["manifest"]
     (done,) = told["versions"]
     assert (done["name"], done["before"], done["after"]) == ("docs.v1", version.spec["manifest"], after)
     assert done["removed"] == {"train": 2, "qa_train": 2} and done["shards_rewritten"] == 4
-    assert told["affected"] == {"TrainingRun": ["tune"], "ModelVersion": ["m.v2"]}
+    learned = {"TrainingRun": ["tune"], "ModelVersion": ["m.v2"], "QualityModel": ["edu"]}
+    assert told["affected"] == learned
     assert told["blobs"] == {"deleted": 5, "kept": 0} and told["reason"] == "asked by letter"
     assert told["scope"]["rows"] == 7 and told["scope"]["versions"] == {"docs.v1": after}
     assert len(told["not_reached"]) == 5 and ANN not in json.dumps(told)
@@ -185,6 +189,12 @@ def test_without_a_match_nothing_is_written_and_that_is_certified(bureau: Bureau
     assert bureau.get("docs.v1", "DatasetVersion").version == version.version
 
 
+def test_an_empty_shard_is_no_reason_to_write_a_version_anew(bureau: Bureau) -> None:
+    before = bureau.whole(splits={"train": [[document("a", "page")], []]})
+    assert bureau.erase(texts=["nobody@example.org"]).phase == "succeeded"
+    assert bureau.get("docs.v1", "DatasetVersion").spec["manifest"] == before.spec["manifest"]
+
+
 def test_only_the_datasets_named_are_searched(bureau: Bureau) -> None:
     bureau.whole("one")
     bureau.whole("two", splits={"train": [[document("z", ANN)]]})
@@ -227,6 +237,15 @@ def test_sealed_files_are_searched_and_one_that_does_not_open_is_named(bureau: B
     assert not bureau.blobs.exists(holding) and not bureau.blobs.exists(packed)
 
 
+@pytest.mark.parametrize("written", ["MÜLLER", "müller", "Mu\u0308ller", "MU\u0308LLER"])
+def test_a_name_is_found_however_its_accents_and_capitals_are_written(bureau: Bureau, written: str) -> None:
+    bureau.upload("file-1", f"by {written}".encode())
+    bureau.upload("file-2", f"by {written}".encode("utf-16"))
+    bureau.whole(splits={"train": [[document("a", f"by {written}"), document("b", "by Muller")]]})
+    assert bureau.erase(texts=["Müller"]).status["files_removed"] == ["file-1", "file-2"]
+    assert bureau.rows("docs.v1", "train") == ["b"]
+
+
 def test_rows_of_a_file_that_cannot_be_told_apart_all_go(bureau: Bureau) -> None:
     one, two = bureau.upload("file-1", b"1"), bureau.upload("file-2", b"2")
     bureau.whole("solo", sources=[{"kind": "file", "digest": one}])
@@ -267,6 +286,72 @@ def test_tables_packed_rows_and_samples_are_cleaned_too(bureau: Bureau) -> None:
     assert ANN not in after.encode().decode()
 
 
+def derive(bureau: Bureau, name: str, rows: list[dict[str, Any]], parents: list[Resource], **facts: Any) -> Resource:
+    """A version made from others; its split `train` are `rows`."""
+    manifest = dataset(bureau.blobs, bureau.folder, {"train": [rows]}, **facts)
+    made = make_version(bureau.scope, "p", name, manifest, parents=[parent.name for parent in parents])
+    bureau.scope.write(made.writes)
+    bureau.settle()
+    return bureau.get(made.version, "DatasetVersion")
+
+
+def from_dataset(version: Resource, name: str) -> dict[str, Any]:
+    return {"kind": "dataset", "name": name, "reference": version.spec["manifest"]}
+
+
+def test_a_document_leaves_what_was_made_from_its_version_by_the_name_it_has_there(bureau: Bureau) -> None:
+    docs, other = bureau.whole(), bureau.whole("other", splits={"train": [[document("a", "of others")]]})
+    rows = [document(name, "masked") for name in ("s0/a", "s0/b", "s1/a", "a")]
+    mixed = derive(bureau, "mixed", rows, [docs, other], sources=[from_dataset(docs, "s0"), from_dataset(other, "s1")])
+    funnel = [{"rule": "r", "dropped": 2, "samples": ["s0/a: masked", "s1/a: of others"]}]
+    rows = [document(name, "masked twice") for name in ("s0/a", "s0/b")]
+    derive(bureau, "again", rows, [mixed], sources=[from_dataset(mixed, "s0")], funnel=funnel)
+    made = [question("q1", "a", "x"), question("q2", "b", "y")]
+    derive(bureau, "asked", made, [docs], sources=[{"kind": "synthesis", "manifest": docs.spec["manifest"]}])
+    done = bureau.erase(texts=[ANN])
+    assert done.phase == "succeeded", done.status
+    assert bureau.rows("mixed.v1", "train") == ["s0/b", "s1/a", "a"]
+    assert bureau.rows("again.v1", "train") == ["s0/b"]
+    assert bureau.rows("asked.v1", "train") == ["q2"] and bureau.rows("other.v1", "train") == ["a"]
+    again = read_manifest(bureau.blobs, bureau.get("again.v1", "DatasetVersion").spec["manifest"])
+    assert again.funnel[0]["samples"] == ["(erased)", "s1/a: of others"]
+    assert {v["name"] for v in bureau.certificate(done)["versions"]} == {"docs.v1", "mixed.v1", "again.v1", "asked.v1"}
+
+
+def test_what_was_made_before_an_erasure_is_known_to_come_from_what_was_erased_from(bureau: Bureau) -> None:
+    theirs = [document(name, "of others") for name in "ab"]
+    docs, other = bureau.whole(), bureau.whole("other", splits={"train": [theirs]})
+    rows = [document(name, "masked") for name in ("s0/a", "s0/b", "s0/c", "s1/a", "s1/b")]
+    sources = [from_dataset(docs, "s0"), from_dataset(other, "s1")]
+    derive(bureau, "mixed", rows, [docs, other], sources=sources)
+    bureau.erase("first", documents=["a"], datasets=["docs", "mixed"])
+    bureau.erase("second", documents=["b"], datasets=["docs", "mixed"])
+    assert bureau.rows("docs.v1", "train") == ["c", "d"] and bureau.rows("other.v1", "train") == ["a", "b"]
+    assert bureau.rows("mixed.v1", "train") == ["s0/c", "s1/a", "s1/b"]
+
+
+def test_what_is_made_meanwhile_of_what_was_replaced_loses_the_document_too(bureau: Bureau) -> None:
+    docs = bureau.whole()
+    bureau.scope.write([Create("Erasure", "p", "e", ERASURE.parse_spec({"match": {"texts": [ANN]}}), {})])
+    bureau.settle(2)
+    bureau.work()
+    derive(bureau, "late", [document("a", "masked"), document("b", "x")], [docs], sources=[from_dataset(docs, "s0")])
+    done = bureau.go_on()
+    assert done.phase == "succeeded" and bureau.works == 2
+    assert bureau.rows("late.v1", "train") == ["b"]
+
+
+def test_the_record_of_a_run_with_a_sample_of_a_document_goes_and_others_stay(bureau: Bureau) -> None:
+    bureau.whole(splits={"train": [[document("a: b", "hers"), document("c", "of others")]]})
+    source = {"kind": "folder", "path": "/x"}
+    for name, of, sample in (("hers", "docs", "a: b: hers"), ("same", "docs", "a: of others"), ("far", "far", "c: x")):
+        funnel = [{"rule": "r", "dropped": 1, "samples": [sample]}]
+        bureau.create("CurationRun", name, {"dataset": of, "sources": [source]}, phase="succeeded", funnel=funnel)
+    done = bureau.erase(sources=["a: b"], datasets=["docs"])
+    assert done.phase == "succeeded", done.status
+    assert done.status["runs_removed"] == ["CurationRun/hers"]
+
+
 def test_versions_that_come_meanwhile_are_searched_too(bureau: Bureau) -> None:
     bureau.whole()
     bureau.scope.write([Create("Erasure", "p", "e", ERASURE.parse_spec({"match": {"texts": [ANN]}}), {})])
@@ -290,6 +375,24 @@ def test_who_still_reads_the_old_versions_is_waited_for(bureau: Bureau) -> None:
     bureau.scope.write([MarkDeleting(reader)])
     assert bureau.go_on().phase == "succeeded"
     assert not bureau.blobs.exists(version.spec["manifest"])
+
+
+def test_what_still_reads_a_file_that_is_erased_is_waited_for_until_it_told_what_it_made(bureau: Bureau) -> None:
+    digest = bureau.upload("file-1", ANN.encode())
+    source = {"kind": "upload", "digest": digest}
+    run = bureau.create("CurationRun", "mix", {"dataset": "late", "sources": [source]}, phase="running")
+    role = {"command": ["x"], "input": {"sources": [source]}}
+    workload = Create("Workload", "p", "w", WORKLOAD.parse_spec({"roles": [role]}), {"phase": "running"}, owner=run.uid)
+    bureau.scope.write([workload])
+    waiting = bureau.erase(texts=[ANN])
+    assert "waits for CurationRun/p/mix" in waiting.status["reason"], waiting.status
+    bureau.scope.write([SetStatus(bureau.get("w", "Workload"), {"phase": "succeeded"})])
+    assert bureau.go_on().phase == "running"
+    bureau.whole("late", splits={"train": [[document("a", ANN), document("b", "stays")]]})
+    bureau.scope.write([SetStatus(bureau.get("mix", "CurationRun"), {"phase": "succeeded"})])
+    done = bureau.go_on()
+    assert done.phase == "succeeded" and bureau.rows("late.v1", "train") == ["b"]
+    assert bureau.certificate(done)["scope"]["files"] == 1
 
 
 @pytest.mark.parametrize(

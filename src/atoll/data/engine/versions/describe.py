@@ -10,13 +10,10 @@ from collections import Counter
 from typing import Any
 from urllib.parse import urlsplit
 
-import pyarrow.parquet as pq
-
 from atoll.data.archive import Opened
-from atoll.data.engine.versions.rows import BATCH_ROWS
+from atoll.data.engine.versions.rows import batches
 from atoll.data.layout import members, parts_of
-from atoll.data.manifest import Split
-from atoll.data.parquet import batches_in, open_parquet
+from atoll.data.manifest import Shard, Split
 
 TOP = 10
 KEYS_MAX = 50_000
@@ -58,18 +55,14 @@ def _counted(opened: Opened) -> dict[str, Counter[str]]:
     for path, shard in members(opened.manifest):
         part = path.partition("/")[0]
         if part in DOCUMENT_SPLITS or (part == "notes" and not found["language"] and "train" in parts):
-            with opened.open(path, shard) as stream:
-                _count(open_parquet(stream), found, with_sources=part != "notes")
+            _count(opened, path, shard, found, with_sources=part != "notes")
     return found
 
 
-def _count(file: pq.ParquetFile, found: dict[str, Counter[str]], *, with_sources: bool) -> None:
-    there = file.schema_arrow.names
-    wanted = [name for name in ("language", "url", "source") if name in there and (with_sources or name == "language")]
-    if not wanted:
-        return
-    for batch in batches_in(file, BATCH_ROWS, wanted):
-        columns = {name: batch.column(name).to_pylist() for name in wanted}
+def _count(opened: Opened, path: str, shard: Shard, found: dict[str, Counter[str]], *, with_sources: bool) -> None:
+    wanted = ("language", "url", "source") if with_sources else ("language",)
+    for batch in batches(opened, path, shard, wanted):
+        columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
         found["language"].update(str(code) for code in columns.get("language", ()) if code)
         if with_sources:
             urls = columns.get("url") or [None] * batch.num_rows

@@ -9,7 +9,8 @@ Identifiers leave this process as slow salted hashes only.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,21 @@ import pyarrow.parquet as pq
 
 from atoll.core import task
 from atoll.core.blobs import BlobStore
+from atoll.core.errors import IntegrityError, NotFound
 from atoll.core.files import disk_full_named, read_json, write_json
 from atoll.core.sealed import DataKey
 from atoll.data.certificate import hash_identifier
-from atoll.data.engine.versions.matching import LISTED_IN, Mask, Match, Origins, derived, meant, origins_of, redacted
+from atoll.data.engine.versions.descent import Descent
+from atoll.data.engine.versions.matching import (
+    Mask,
+    Match,
+    Origins,
+    derived,
+    ids_of_documents,
+    meant,
+    origins_of,
+    redacted,
+)
 from atoll.data.engine.versions.search import search_files
 from atoll.data.layout import parts_of
 from atoll.data.manifest import Manifest, Shard, Split, read_manifest, read_shard, write_manifest
@@ -60,15 +72,22 @@ def erase(
 ) -> dict[str, Any]:
     """Write anew what `wanted["match"]` means in `wanted["versions"]`, and find the files that hold its texts.
 
+    Every version is told as {name, manifest, parents}, and in `wanted["had"]` are the manifests any has or had, by its
+    name. A document that leaves a version leaves those made from it too, by the id it has there. `wanted["gone"]` are
+    blobs of earlier rounds, with what left then. keys: open the files that are sealed.
+
     The result: `versions` (Rewritten), `files` (ids that hold a text), `opaque` (ids that could not be searched),
-    `searched` (hashed identifiers), `gone` (the blob with the ids of documents that left, by version). keys: open the
-    files that are sealed.
+    `searched` (hashed identifiers), `gone` (the blob with the ids of documents that left, by version).
     """
     match = Match.of(wanted["match"])
-    eraser = _Eraser(store, work, match)
+    descent = Descent(wanted["versions"], wanted.get("had", {}))
+    for digest in wanted.get("gone", ()):
+        descent.left(orjson.loads(store.read(digest)))
+    eraser = _Eraser(store, work, match, descent)
     versions = []
-    for number, version in enumerate(wanted["versions"]):
-        versions.append(asdict(eraser.version(version["name"], version["manifest"])))
+    for number, version in enumerate(descent.ordered()):
+        with _named(version["name"]):
+            versions.append(asdict(eraser.version(version["name"], version["manifest"])))
         report("rewrite", number + 1, len(wanted["versions"]), "version")
     holding, opaque = search_files(wanted["files"], match.texts, Uploads(store, keys), work, report)
     salt = wanted["salt"]
@@ -77,34 +96,47 @@ def erase(
     return {"versions": versions, "files": holding, "opaque": opaque, "searched": told, "gone": gone}
 
 
+@contextmanager
+def _named(version: str) -> Iterator[None]:
+    """What is missing or damaged is told with the version it belongs to."""
+    try:
+        yield
+    except (IntegrityError, NotFound) as error:
+        hint = "nothing was erased; delete the version, or bring back what it was, then erase again"
+        raise type(error)(f"version {version}: {error.message}", hint=hint) from error
+
+
 class _Eraser:
     """Rewrites versions, remembering shards and versions that are done."""
 
-    def __init__(self, store: BlobStore, work: Path, match: Match) -> None:
+    def __init__(self, store: BlobStore, work: Path, match: Match, descent: Descent) -> None:
         self._store = store
         self._work = work
         self._match = match
+        self._descent = descent
         self.gone: dict[str, list[str]] = {}
         for name in ("shards", "versions"):
             (work / name).mkdir(parents=True, exist_ok=True)
 
     def version(self, name: str, digest: str) -> Rewritten:
         """The version without what is erased."""
-        path = self._work / "versions" / f"{_hex(digest)}.json"
+        manifest = read_manifest(self._store, digest)
+        inherited = self._descent.inherited(name, manifest.sources)
+        path = self._work / "versions" / f"{_hex(digest)}-{_fingerprint(repr(sorted(inherited)))}.json"
         kept = read_json(path)
         if kept is None:
-            manifest = read_manifest(self._store, digest)
-            after, done = self._manifest(manifest)
+            after, done = self._manifest(manifest, inherited)
             done.update(after=digest if after == manifest else write_manifest(self._store, after))
             _keep(path, kept := done)
         self.gone[name] = kept["gone"]  # type: ignore[assignment]
+        self._descent.left({name: self.gone[name]})
         return Rewritten(name, digest, **{field: value for field, value in kept.items() if field != "gone"})  # type: ignore[arg-type]
 
-    def _manifest(self, manifest: Manifest) -> tuple[Manifest, dict[str, Any]]:
+    def _manifest(self, manifest: Manifest, inherited: Collection[str]) -> tuple[Manifest, dict[str, Any]]:
         origins = origins_of(manifest.sources, self._match.digests)
         parts = parts_of(manifest)
         own = {shard.digest: self._meant(shard, origins) for part in parts.values() for shard in part.shards}
-        gone = pa.array(sorted({i for part in own.values() for i in part.ids}), pa.string())
+        gone = pa.array(sorted({*inherited, *(i for part in own.values() for i in part.ids)}), pa.string())
         tally = _Tally()
         going = _Going(gone, _fingerprint(repr(gone.to_pylist())))
         made = {name: self._part(name, part, own, going, tally) for name, part in parts.items()}
@@ -131,9 +163,8 @@ class _Eraser:
         if kept is None:
             table = read_shard(self._store, shard)
             hits = meant(table, self._match, origins)
-            is_document = "id" in table.column_names and not {"document", LISTED_IN} & set(table.column_names)
-            ids = table["id"].filter(pa.array(hits)).to_pylist() if is_document and hits.any() else []
-            _keep(path, kept := {"rows": np.flatnonzero(hits).tolist(), "ids": [i for i in ids if i is not None]})
+            ids = ids_of_documents(table, hits) if hits.any() else []
+            _keep(path, kept := {"rows": np.flatnonzero(hits).tolist(), "ids": ids})
         return _Own(**kept)  # type: ignore[arg-type]
 
     def _part(self, name: str, part: Split, own: Mapping[str, _Own], going: _Going, tally: _Tally) -> Split:
@@ -141,7 +172,7 @@ class _Eraser:
         for shard in part.shards:
             left, figures = self._left(shard, own[shard.digest], going)
             tally.add(name, shard, left, figures)
-            if left.rows:
+            if left.rows or left == shard:
                 shards.append(left)
         return Split(tuple(shards), sum(shard.rows for shard in shards))
 
@@ -227,7 +258,9 @@ def _says(manifest: Manifest, match: Match) -> bool:
 
 
 def _characters(table: pa.Table) -> int:
-    return int(pc.sum(pc.utf8_length(table["text"])).as_py() or 0) if "text" in table.column_names else 0
+    kind = table.schema.field("text").type if "text" in table.schema.names else None
+    is_counted = kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return int(pc.sum(pc.utf8_length(table["text"])).as_py() or 0) if is_counted else 0
 
 
 def _keep(path: Path, value: Mapping[str, Any]) -> None:

@@ -1,13 +1,14 @@
 """Which rows an erasure means: by document, by source, by a text anywhere in them, by what they were made from.
 
-Texts are found whatever their case, in every column of strings, plain or as JSON writes them. A text is matched as it
-stands, also inside a longer word: an erasure errs on the side of removing.
+Texts are found whatever their case, in every string and every run of bytes a row holds, however deep in lists,
+structs and maps, plain or as JSON writes them. A text is matched as it stands, also inside a longer word: an erasure
+errs on the side of removing. Numbers are not read as texts; ids may be numbers.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atoll.data.sought import forms_of
+from atoll.data.sought import forms_of, is_sample_of
 
 Mask = npt.NDArray[np.bool_]
 
@@ -71,19 +72,14 @@ def origins_of(sources: Sequence[Mapping[str, Any]], digests: Collection[str]) -
 def meant(table: pa.Table, match: Match, origins: Origins) -> Mask:
     """The rows of `table` the match itself means."""
     found = np.full(table.num_rows, origins.everything)
-    names = set(table.column_names)
-    for name in NAMED_BY:
-        if name in names and match.documents:
-            found |= _is_in(table[name], match.documents)
-    if LISTED_IN in names and match.documents:
-        found |= _any_in(table[LISTED_IN], lambda column: _is_in(column, match.documents))
-    for name in FOUND_AT:
-        if name in names:
-            for source in match.sources:
-                found |= _is_from(table[name], source)
-    for name in names & {*NAMED_BY, "source"}:
+    if match.documents:
+        found |= _named(table, pa.array(match.documents, pa.string()))
+    for column in _columns(table, FOUND_AT):
+        for source in match.sources:
+            found |= _is_from(column, source)
+    for column in _columns(table, (*NAMED_BY, "source")):
         for prefix in origins.prefixes:
-            found |= _true(pc.starts_with(table[name], prefix))
+            found |= _true(pc.starts_with(column, prefix))
     if match.texts:
         found |= holding(table, match.texts)
     return found
@@ -91,24 +87,25 @@ def meant(table: pa.Table, match: Match, origins: Origins) -> Mask:
 
 def derived(table: pa.Table, gone: pa.Array) -> Mask:
     """The rows that are, or were made from, one of the documents `gone` (their ids)."""
-    found = np.zeros(table.num_rows, bool)
-    for name in NAMED_BY:
-        if name in table.column_names:
-            found |= _is_in(table[name], gone)
-    if LISTED_IN in table.column_names:
-        found |= _any_in(table[LISTED_IN], lambda column: _is_in(column, gone))
-    return found
+    return _named(table, gone)
+
+
+def ids_of_documents(table: pa.Table, rows: Mask) -> list[str]:
+    """The ids of these rows where the rows of the table are documents; none where they are something made of some."""
+    is_made = "document" in table.column_names or bool(_listings(table))
+    ids = [] if is_made else list(_columns(table, ("id",)))
+    return [name for column in ids for name in column.filter(pa.array(rows)).to_pylist() if name is not None]
 
 
 def holding(table: pa.Table, texts: Sequence[str]) -> Mask:
     """The rows one of whose strings holds one of the texts, whatever the case."""
     wanted = "|".join(re.escape(form) for text in texts for form in forms_of(text))
     found = np.zeros(table.num_rows, bool)
-    for column, kind in zip(table.columns, table.schema.types, strict=True):
-        if _is_string(kind):
-            found |= _holds(column, wanted)
-        elif pa.types.is_list(kind) and _is_string(kind.value_type):
-            found |= _any_in(column, lambda values: _holds(values, wanted))
+    for column in table.columns:
+        for leaf in _leaves(column):
+            if _is_text(leaf.values.type):
+                hits = _true(pc.match_substring_regex(leaf.values, wanted, ignore_case=True))
+                found[leaf.rows[hits]] = True
     return found
 
 
@@ -118,8 +115,7 @@ def redacted(value: Any, texts: Sequence[str], gone: Collection[str] = ()) -> An
 
     def clean(item: Any) -> Any:
         if isinstance(item, str):
-            is_sample = item.partition(": ")[0] in gone or item in gone
-            return ERASED if is_sample or any(text in item.casefold() for text in folded) else item
+            return ERASED if is_sample_of(item, gone) or any(text in item.casefold() for text in folded) else item
         if isinstance(item, dict):
             return {name: clean(inner) for name, inner in item.items()}
         return [clean(inner) for inner in item] if isinstance(item, list) else item
@@ -127,17 +123,77 @@ def redacted(value: Any, texts: Sequence[str], gone: Collection[str] = ()) -> An
     return clean(value)
 
 
-def _is_string(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """Values that stand somewhere in a column, and the row each is in."""
+
+    values: pa.Array
+    rows: npt.NDArray[np.int64]
 
 
-def _holds(column: Any, pattern: str) -> Mask:
-    return _true(pc.match_substring_regex(column, pattern, ignore_case=True))
+def _leaves(column: pa.ChunkedArray) -> Iterator[_Leaf]:
+    """The values of a column, out of the lists, structs and maps they stand in; texts as string or binary."""
+    first = 0
+    for chunk in column.chunks:
+        yield from _inside(chunk, np.arange(first, first + len(chunk)))
+        first += len(chunk)
 
 
-def _is_in(column: Any, values: Iterable[str] | pa.Array) -> Mask:
-    wanted = values if isinstance(values, pa.Array) else pa.array(list(values), pa.string())
-    return _true(pc.is_in(pc.cast(column, pa.string()), value_set=wanted))
+def _inside(values: pa.Array, rows: npt.NDArray[np.int64]) -> Iterator[_Leaf]:
+    kind = values.type
+    if isinstance(values, pa.ExtensionArray):
+        yield from _inside(values.storage, rows)
+    elif pa.types.is_dictionary(kind):
+        yield from _inside(values.dictionary_decode(), rows)
+    elif pa.types.is_map(kind):
+        pairs = pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)]))
+        yield from _inside(values.cast(pairs), rows)
+    elif pa.types.is_struct(kind):
+        for child in values.flatten():
+            yield from _inside(child, rows)
+    elif _is_list(kind):
+        yield from _inside(pc.list_flatten(values), rows[pc.list_parent_indices(values).to_numpy()])
+    elif pa.types.is_string_view(kind):
+        yield _Leaf(values.cast(pa.large_string()), rows)
+    elif pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind):
+        yield _Leaf(values.cast(pa.large_binary()), rows)
+    else:
+        yield _Leaf(values, rows)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    is_string = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(is_string or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _columns(table: pa.Table, names: Collection[str]) -> Iterator[pa.ChunkedArray]:
+    """The columns that are called so and hold one name a row, as strings."""
+    for column, field in zip(table.columns, table.schema, strict=True):
+        plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if field.name in names and not pa.types.is_nested(plain) and not pa.types.is_binary(plain):
+            yield pc.cast(column, pa.string())
+
+
+def _listings(table: pa.Table) -> list[pa.ChunkedArray]:
+    """The columns that list the documents a row was made from."""
+    pairs = zip(table.columns, table.schema, strict=True)
+    return [column for column, field in pairs if field.name == LISTED_IN and _is_list(field.type)]
+
+
+def _named(table: pa.Table, ids: pa.Array) -> Mask:
+    """Rows that are one of the documents `ids`, or say that they were made from one."""
+    found = np.zeros(table.num_rows, bool)
+    for column in _columns(table, NAMED_BY):
+        found |= _true(pc.is_in(column, value_set=ids))
+    for column in _listings(table):
+        for leaf in _leaves(column):
+            if not pa.types.is_nested(leaf.values.type) and not pa.types.is_binary(leaf.values.type):
+                found[leaf.rows[_true(pc.is_in(pc.cast(leaf.values, pa.string()), value_set=ids))]] = True
+    return found
 
 
 def _is_from(column: Any, source: str) -> Mask:
@@ -149,16 +205,6 @@ def _is_from(column: Any, source: str) -> Mask:
 
 def _holds_after_colon(column: Any, prefix: str) -> Mask:
     return _true(pc.match_substring_regex(column, f"^[A-Za-z0-9_.-]+:{re.escape(prefix)}"))
-
-
-def _any_in(lists: Any, test: Any) -> Mask:
-    """Rows whose list has an element that passes."""
-    found = np.zeros(len(lists), bool)
-    column = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
-    parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
-    hits = test(pc.list_flatten(column))
-    found[parents[hits].astype(np.int64)] = True
-    return found
 
 
 def _true(values: Any) -> Mask:

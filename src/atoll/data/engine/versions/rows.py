@@ -6,13 +6,14 @@ number with probability 3e-6). Memory is bounded by one batch and one bucket, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 
+from atoll.core.errors import IntegrityError
 from atoll.data.archive import Opened
 from atoll.data.manifest import Shard
 from atoll.data.parquet import batches_in, open_parquet
@@ -26,10 +27,22 @@ Place = tuple[int, int]
 """Number of the shard (in the list given) and of the row in it."""
 
 
-def batches(opened: Opened, path: str, shard: Shard, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of one shard, a few at a time."""
-    with opened.open(path, shard) as stream:
-        yield from batches_in(open_parquet(stream), BATCH_ROWS, columns)
+def batches(
+    opened: Opened, path: str, shard: Shard, columns: Collection[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of one shard, a few at a time: all columns, or those of `columns` that are there, none without any.
+
+    IntegrityError names a shard that is damaged.
+    """
+    try:
+        with opened.open(path, shard) as stream:
+            file = open_parquet(stream)
+            wanted = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+            if wanted != []:
+                yield from batches_in(file, BATCH_ROWS, wanted)
+    except (pa.ArrowException, OSError) as error:
+        words = f"{opened.name}: {path} is damaged, it cannot be read as Parquet: {error}"
+        raise IntegrityError(words, hint="export it again, or copy it again", path=path) from error
 
 
 def record_batch(batch: pa.RecordBatch, shard: int, first_row: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:

@@ -50,9 +50,9 @@ def search_files(
 
 
 def encoded(text: str) -> list[bytes]:
-    """The bytes a text may stand as in a file, ASCII letters in lower case."""
+    """The bytes a text may stand as in a file: as written, all small or all capital, ASCII letters in lower case."""
     found: dict[bytes, None] = {}
-    for form in forms_of(text):
+    for form in (form for written in (text, text.lower(), text.upper()) for form in forms_of(written)):
         for encoding in ENCODINGS:
             try:
                 found[form.encode(encoding).lower()] = None
