@@ -85,7 +85,10 @@ def create(
 def add(
     session: Session, task: Task, path: Annotated[Path, typer.Argument(help="JSON lines.", metavar="FILE")]
 ) -> None:
-    """Add items from JSON lines: key (or id), text, or prompt, a and b. Adding them again changes nothing."""
+    """Add items from JSON lines: key (or id), text, or prompt, a and b; what else there is comes along.
+
+    Adding them again changes nothing: a key that is known stays with what it is.
+    """
     from atoll.cli.label_fields import items_in
     from atoll.cli.render import line
 
@@ -100,7 +103,7 @@ def next_items(
     json: Json = False,
 ) -> None:
     """Take the next items in hand and print them; they come back when they are not answered in time."""
-    from atoll.cli.label_fields import item_lines
+    from atoll.cli.label_fields import asked_lines, item_lines
     from atoll.cli.render import line, note, print_json
 
     found = _labels(session).next(task, count)
@@ -112,6 +115,9 @@ def next_items(
             line(text)
     if not found["items"]:
         note(f"nothing of {task} is left for you")
+        return
+    for text in asked_lines(found):
+        note(text)
 
 
 def answer(session: Session, task: Task, item: ItemKey, values: Values, comment: Comment = "") -> None:
@@ -159,17 +165,20 @@ def agreement(session: Session, task: Task, json: Json = False) -> None:
 
 def disputes(session: Session, task: Task, json: Json = False) -> None:
     """List the items that wait for an adjudicator, with what everybody said."""
-    from atoll.cli.render import cell, print_json, print_table
+    from atoll.cli.label_fields import dispute_lines
+    from atoll.cli.render import line, note, print_json
 
-    found = list(_labels(session).disputes(task))
+    found = _labels(session).disputes(task)
     if json:
-        print_json(found)
+        print_json(list(found))
         return
-    rows = [
-        [row["id"], cell("agreement", row["agreement"]), cell("said", [a["values"] for a in row["answers"]])]
-        for row in found
-    ]
-    print_table(["ITEM", "AGREEMENT", "SAID"], rows)
+    is_any = False
+    for row in found:
+        is_any = True
+        for text in dispute_lines(row):
+            line(text)
+    if not is_any:
+        note(f"nothing of {task} is disputed")
 
 
 def adjudicate(session: Session, task: Task, item: ItemKey, values: Values, comment: Comment = "") -> None:
@@ -198,12 +207,19 @@ def export(
     wait: Wait = True,
 ) -> None:
     """Print the labels as JSON lines, or make a dataset version of them."""
+    from atoll.cli.render import note
+
     labels = _labels(session)
     if dataset:
         _follow(session, labels.export(task, dataset, decided_only=not undecided), wait)
         return
-    for text in labels.lines(task, form="preferences" if preferences else "items", decided_only=not undecided):
+    is_any = False
+    form = "preferences" if preferences else "items"
+    for text in labels.lines(task, form=form, decided_only=not undecided):
+        is_any = True
         sys.stdout.write(f"{text}\n")
+    if not is_any:
+        note(f"no item of {task} is decided" + ("" if undecided or preferences else "; --all prints the others too"))
 
 
 def _labels(session: Session) -> Labels:

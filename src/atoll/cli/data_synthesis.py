@@ -51,6 +51,7 @@ def synthesise(
     says. What is not kept is counted with its reason. The result can be trained on as it is.
     """
     from atoll.cli.render import line
+    from atoll.core.errors import Conflict
 
     receiver = dataset or f"{source.partition('@')[0].partition('.v')[0]}-qa"
     told: dict[str, Any] = {
@@ -64,6 +65,9 @@ def synthesise(
     }
     spec = {"dataset": receiver, "source": source, "model": model}
     spec |= {field: value for field, value in told.items() if value is not None}
+    if name and session.client.find("SynthesisRun", name) is not None:
+        hint = f"atoll describe synthesisrun {name} shows it; give another name, or none"
+        raise Conflict(f"synthesis {name!r} is there already", hint=hint)
     name = name or f"{receiver}-{secrets.token_hex(3)}"
     run = session.client.put("SynthesisRun", name, spec, version=0)
     line(f"SynthesisRun {run.name} writes to dataset {receiver}")

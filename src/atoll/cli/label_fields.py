@@ -23,7 +23,7 @@ def field_from(text: str) -> dict[str, Any]:
         raise Invalid(f"--field cannot be {text!r}", field="--field", hint=hint)
     field: dict[str, Any] = {"name": name, "type": kind}
     if kind in WITH_OPTIONS:
-        return field | {"options": [option for option in options.split(",") if option]}
+        return field | {"options": _listed(options)}
     if kind == "rating" and equals:
         low, dots, high = options.partition("..")
         if not dots or not _is_number(low) or not _is_number(high):
@@ -45,23 +45,59 @@ def values_from(words: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> di
 
 
 def items_in(path: Path) -> Iterator[dict[str, Any]]:
-    """The items of a file of JSON lines; `id` serves as key where there is none."""
+    """The items of a file of JSON lines, read as a task's source is; Invalid names file and line of what is none."""
+    from atoll.data.labelling.intake import items_of, lines_of
+
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _item(line, f"{path}:{number}")
+        yield from items_of(lines_of(file, f"{path}:"), {})
+
+
+def asked_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """What labellers are asked about every item in hand: the instructions, and each field with what it may be."""
+    yield from str(found["instructions"]).splitlines()
+    for field in found["fields"]:
+        words = f"{field['name']}={_choices(field)}"
+        words += "" if field["required"] else "  (may be left out)"
+        yield words + (f"  {field['description']}" if field["description"] else "")
+
+
+def dispute_lines(row: Mapping[str, Any]) -> Iterator[str]:
+    """An item that waits for an adjudicator, with what everybody said or why they left it to others."""
+    agreed = row["agreement"]
+    yield f"[{row['id']}]" + ("" if agreed is None else f"  agreement {agreed:.2f}")
+    yield from _text_lines(row["item"])
+    for said in row["answers"]:
+        values = json.dumps(said["values"], ensure_ascii=False)
+        yield f"  {said['labeller']}: {values}" + (f"  # {said['comment']}" if said["comment"] else "")
+    for skip in row["skips"]:
+        yield f"  {skip['labeller']} skipped it" + (f": {skip['comment']}" if skip["comment"] else "")
 
 
 def item_lines(item: Mapping[str, Any]) -> Iterator[str]:
     """An item in hand as lines for people."""
     yield f"[{item['item']}]"
+    yield from _text_lines(item)
+    if item.get("suggestion"):
+        yield f"  {item['suggested_by']} suggests: {json.dumps(item['suggestion'], ensure_ascii=False)}"
+
+
+def _text_lines(item: Mapping[str, Any]) -> Iterator[str]:
     for name in TEXTS:
         if item.get(name):
             yield from (f"  {name}: {line}" for line in str(item[name]).splitlines())
     if item.get("meta"):
         yield f"  meta: {json.dumps(item['meta'], ensure_ascii=False)}"
-    if item.get("suggestion"):
-        yield f"  {item['suggested_by']} suggests: {json.dumps(item['suggestion'], ensure_ascii=False)}"
+
+
+def _choices(field: Mapping[str, Any]) -> str:
+    kind = field["type"]
+    if kind == "spans":
+        return '[{"start": 0, "stop": 4, "label": "' + "|".join(field["options"]) + '"}, ...]'
+    if kind in WITH_OPTIONS:
+        return ("," if kind == "classes" else "|").join(field["options"])
+    if kind == "pair":
+        return "a|b|tie" if field["ties"] else "a|b"
+    return f"{field['min']}..{field['max']}" if kind == "rating" else "TEXT"
 
 
 def agreement_rows(found: Mapping[str, Any]) -> list[list[str]]:
@@ -84,21 +120,9 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _item(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise Invalid(f"{where} is not JSON: {error}", field="items", hint="one JSON object a line") from error
-    if not isinstance(value, dict):
-        raise Invalid(f"{where} is not a JSON object", field="items", hint="one JSON object a line")
-    if "key" not in value and "id" in value:
-        value["key"] = str(value.pop("id"))
-    return value
-
-
 def _value(kind: str, text: str, word: str) -> Any:
     if kind == "classes":
-        return [name for name in text.split(",") if name]
+        return _listed(text)
     if kind == "rating" and _is_number(text):
         return int(text)
     if kind == "spans":
@@ -108,6 +132,10 @@ def _value(kind: str, text: str, word: str) -> Any:
             hint = 'NAME=[{"start": 0, "stop": 4, "label": "person"}]'
             raise Invalid(f"{word!r} is not JSON: {error}", field="values", hint=hint) from error
     return text
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _is_number(text: str) -> bool:

@@ -68,6 +68,9 @@ def test_a_task_is_worked_through_from_the_command_line(run: Run, tmp_path: Path
     run("ada", "label", "answer", "cmd", "i1", "better=a", "stars=1", "-c", "hard")
     assert "disputed" in run("bob", "label", "answer", "cmd", "i1", "better=b", "stars=1").output
     assert json.loads(run("cy", "label", "disputes", "cmd", "--json").output)[0]["id"] == "i1"
+    disputed = run("cy", "label", "disputes", "cmd").output
+    assert disputed.startswith("[i1]  agreement 0.00\n  prompt: Q\n")
+    assert '{"better": "a", "stars": 1}  # hard' in disputed
     assert "i1 is final" in run("cy", "label", "adjudicate", "cmd", "i1", "better=b", "stars=2").output
     status = run("ada", "label", "status", "cmd").output
     assert "2 items, 1 decided, 1 final, 4 answers" in status
@@ -97,7 +100,10 @@ def test_what_is_refused_says_why(run: Run, tmp_path: Path) -> None:
     run("cy", "label", "add", "refusals", str(path))
     with pytest.raises(Invalid, match="'tone' cannot be 'loud'"):
         run("ada", "label", "answer", "refusals", "k", "tone=loud")
+    assert "tone=kind|rude" in run("ada", "label", "next", "refusals").stderr
     assert "k is open" in run("ada", "label", "skip", "refusals", "k").output
+    assert "no item of refusals is decided" in run("cy", "label", "export", "refusals").stderr
+    assert "nothing of refusals is disputed" in run("cy", "label", "disputes", "refusals").stderr
 
 
 def test_a_run_is_followed_to_what_it_did_and_could_not(run: Run, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

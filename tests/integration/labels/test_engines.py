@@ -13,11 +13,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from atoll.core.blobs import BlobStore
-from atoll.core.errors import Conflict, Invalid, Unavailable
+from atoll.core.errors import AtollError, Conflict, Invalid, NotFound, ResourceExhausted, Unavailable
 from atoll.data.engine.label.door import KEY_VARIABLE, Door, own_key
-from atoll.data.engine.label.items import bring_in, item_of
+from atoll.data.engine.label.items import bring_in
 from atoll.data.engine.label.prelabel import Prelabeller, messages, read_answer
 from atoll.data.engine.versions.output import SplitWriter
+from atoll.data.labelling.intake import item_of
 from atoll.data.labelling.schema import AnyField, answer_schema
 from atoll.data.manifest import Manifest, write_manifest
 
@@ -137,15 +138,40 @@ def test_an_errand_without_its_key_waits_for_better_days(monkeypatch: pytest.Mon
 
 def test_a_row_is_an_item_with_everything_else_beside_it() -> None:
     row = {"id": 7, "text": "t", "year": 1999, "meta": {"more": 1}, "empty": None}
-    assert item_of(row, {}, 1) == {"key": "7", "text": "t", "meta": {"year": 1999, "more": 1}}
-    renamed = item_of({"no": "k", "chosen": "x", "rejected": "y"}, {"key": "no", "a": "chosen", "b": "rejected"}, 1)
+    assert item_of(row, {}, "row 1") == {"key": "7", "text": "t", "meta": {"year": 1999, "more": 1}}
+    renamed = item_of(
+        {"no": "k", "chosen": "x", "rejected": "y"}, {"key": "no", "a": "chosen", "b": "rejected"}, "row 1"
+    )
     assert renamed == {"key": "k", "a": "x", "b": "y", "meta": {}}
 
 
-@pytest.mark.parametrize("row", [{"text": "t"}, {"id": "", "text": "t"}, {"id": [1]}])
-def test_a_row_without_a_key_is_refused_by_number(row: dict[str, Any]) -> None:
-    with pytest.raises(Invalid, match="row 3 has no 'id'"):
-        item_of(row, {}, 3)
+def test_columns_that_only_share_a_name_with_what_an_item_may_say_are_kept_as_they_are() -> None:
+    pair = {"id": "d#1", "question": "Why?", "answer": "Because.", "priority": "high", "prelabel": "", "meta": "m"}
+    rest = {"priority": "high", "prelabel": "", "meta": "m"}
+    asked = item_of(pair, {"prompt": "question", "text": "answer"}, "row 1")
+    assert asked == {"key": "d#1", "prompt": "Why?", "text": "Because.", "meta": rest}
+    assert item_of(pair, {}, "row 1")["meta"] == rest | {"question": "Why?", "answer": "Because."}
+    said = {"by": "u1", "values": {"tone": "kind"}}
+    assert item_of({"key": "k", "text": "t", "answer": said, "priority": 3}, {}, "row 1") == {
+        **{"key": "k", "text": "t", "priority": 3, "answer": said, "meta": {}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"text": "t"}, "row 3 has no 'id'"),
+        ({"id": None, "text": "t"}, "row 3 has no 'id'"),
+        ({"id": "", "text": "t"}, "row 3 has '' as 'id'"),
+        ({"id": [1]}, r"row 3 has \[1\] as 'id'"),
+        ({"key": True}, "row 3 has True as 'key'"),
+        ({"id": "k" * 201, "text": "t"}, "row 3: key: "),
+        ({"id": "k", "text": "t", "prelabel": {"model": "m"}}, "row 3: prelabel.values: "),
+    ],
+)
+def test_a_row_that_is_no_item_is_refused_by_number(row: dict[str, Any], said: str) -> None:
+    with pytest.raises(Invalid, match=said):
+        item_of(row, {}, "row 3")
 
 
 @pytest.fixture
@@ -170,7 +196,13 @@ def test_items_come_from_a_split_up_to_a_limit(doors: Any, at_home: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("data", "said"), [(b"", "holds no item"), (b'{"id": 1}\n[2]\n', "line 2 is not a JSON object"), (b"{", "line 1")]
+    ("data", "said"),
+    [
+        (b"", "holds no item"),
+        (b'{"id": 1}\n[2]\n', "line 2 is not a JSON object"),
+        (b"{", "line 1"),
+        (b'\n{"text": "t"}\n', "line 2 has no 'id'"),
+    ],
 )
 def test_a_file_that_holds_no_items_is_refused(data: bytes, said: str, doors: Any, at_home: Path) -> None:
     store = BlobStore((at_home / "blobs").as_uri())
@@ -191,8 +223,8 @@ def said(content: Any) -> tuple[int, Any]:
 
 
 def prelabeller(door: Fake, **more: Any) -> Prelabeller:
-    about = {"model": "m", "version": "m.v1", "again": False, "parallel": 2, "instructions": "Judge."}
-    return Prelabeller(wanted_of(door, fields=SPECS, schema=answer_schema(FIELDS), **about, **more), "sk")
+    about = {"model": "m", "version": "m.v1", "again": False, "parallel": 2, "instructions": "Judge.", **more}
+    return Prelabeller(wanted_of(door, fields=SPECS, schema=answer_schema(FIELDS), **about), "sk")
 
 
 def test_a_model_is_asked_once_about_each_item_that_needs_it(doors: Any, at_home: Path) -> None:
@@ -227,6 +259,35 @@ def test_answers_that_do_not_fit_are_named_and_a_model_that_never_fits_ends_it(d
     with pytest.raises(Invalid, match="no answer of 'm' fits"):
         own.run()
     own.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"), [(429, "insufficient_quota", ResourceExhausted), (404, "model_not_found", NotFound)]
+)
+def test_a_budget_or_a_model_that_ends_ends_it_with_what_was_said_written(
+    status: int, code: str, kind: type[AtollError], doors: Any, at_home: Path
+) -> None:
+    pages = [{"rows": [row(n) for n in range(start, start + 4)], "after": start or 1} for start in (0, 4)]
+    over = (status, {"error": {"code": code, "message": "no more of it"}})
+    answers = [said({"tone": "kind"}), (503, {"error": {"message": "busy"}}), said({"tone": "kind"}), over]
+    paths = {"/v1/chat/completions": answers, "/v1/models/m": [(200, {})]}
+    door = doors(rows=[(200, page) for page in pages], prelabels=[(200, {})], **paths)
+    own = prelabeller(door, parallel=1)
+    with pytest.raises(kind, match="no more of it"):
+        own.run()
+    own.close()
+    assert [label["item"] for label in door.bodies("prelabels")[0]["labels"]] == ["k0", "k1"]
+    assert own.counts == {"labelled": 2, "failed": 0, "passed_over": 0}
+    assert len(door.bodies("completions")) == 4
+    assert len(door.bodies("rows")) == 1
+
+
+def test_what_an_errand_waits_for_is_told(doors: Any) -> None:
+    told: list[str] = []
+    own = Door(wanted_of(doors(items=[(503, {"error": {"message": "busy"}}), (200, {})])), "sk", waits=told.append)
+    own.send("items", {})
+    own.close()
+    assert told == ["503: busy"]
 
 
 def test_a_model_reads_instructions_fields_and_the_texts() -> None:

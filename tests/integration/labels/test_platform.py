@@ -147,6 +147,31 @@ def test_labels_become_a_dataset_and_a_model_of_quality(up: Platform, task: Reso
     assert scores[0] > 0.5 > scores[1]
 
 
+def test_an_export_came_from_the_version_its_items_came_from(up: Platform) -> None:
+    with up.client() as client:
+        client.put("LabelTask", "second", {"fields": FIELDS, "source": {"dataset": "tones", "split": "labels"}})
+        up.reaches("LabelTask", "second", "ready")
+        ask(up, "POST", "/labels/tone/adjudicate", {"item": "r001", "values": {"quality": "poor"}})
+        again = end_of(up, ask(up, "POST", "/labels/tone/export", {"dataset": "tones"}))
+        assert again.status["dataset_version"] == "tones.v2"
+        up.reaches("DatasetVersion", "tones.v2", "ready")
+        exported = end_of(up, ask(up, "POST", "/labels/second/export", {"dataset": "seconds", "decided_only": False}))
+        assert client.get("DatasetVersion", exported.status["dataset_version"]).spec["parents"] == ["tones.v1"]
+    assert ask(up, "GET", "/labels/second/rows?limit=1")["rows"][0]["item"]["meta"]["label_quality"] == "poor"
+
+
+def test_an_import_that_failed_is_tried_again_when_its_task_is_changed(up: Platform, task: Resource) -> None:
+    wanted = {"fields": FIELDS, "source": {"dataset": "late", "split": "labels"}}
+    with up.client() as client:
+        client.put("LabelTask", "early", wanted)
+        assert "no dataset 'late'" in up.reaches("LabelTask", "early", "failed").status["reason"]
+        made = end_of(up, ask(up, "POST", "/labels/tone/export", {"dataset": "late", "decided_only": False}))
+        up.reaches("DatasetVersion", made.status["dataset_version"], "ready")
+        client.put("LabelTask", "early", wanted | {"instructions": "Now it is there."})
+        up.reaches("LabelTask", "early", "ready")
+    assert ask(up, "GET", "/labels/early/status")["counts"]["items"] == ROWS
+
+
 def test_a_task_goes_with_its_rows_and_runs(up: Platform, task: Resource) -> None:
     with up.client() as client:
         client.delete("LabelTask", "tone")

@@ -143,6 +143,8 @@ def test_skips_and_suggestions_reach_the_labeller(desk: Desk, people: People) ->
     assert (first["suggestion"], first["suggested_by"]) == ({"tone": "rude"}, "m@m.v1")
     desk.verb("POST", "suggested", "skip", {"item": "k000", "comment": "unreadable"}, key=people["ada"])
     assert next_of(desk, "suggested", people["ada"])[0]["item"] == "k001"
+    skips = desk.verb("GET", "suggested", "rows")["rows"][0]["skips"]
+    assert [(skip["labeller"], skip["comment"]) for skip in skips] == [("L1", "unreadable")]
     say(desk, "suggested", people["bob"], "k000", "kind")
     assert desk.verb("GET", "suggested", "agreement")["model"][0]["percent"] == 0.0
 

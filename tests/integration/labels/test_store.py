@@ -160,6 +160,22 @@ def test_an_adjudicators_decision_is_final(labels: Labels) -> None:
     assert [person["decisions"] for person in labels.people(UID)] == [0, 0, 1]
 
 
+def test_a_decision_stands_whoever_had_the_item_in_hand(labels: Labels) -> None:
+    terms = terms_for(skips_max=1)
+    labels.append(UID, terms, items(1))
+    handed(labels, "a", terms=terms)
+    labels.skip(UID, terms, "b", "k000")
+    labels.adjudicate(UID, terms, "judge", "k000", {"tone": "neither"})
+    assert handed(labels, "a", terms=terms) == []
+    with pytest.raises(Conflict, match="has all the answers it needs"):
+        labels.skip(UID, terms, "a", "k000")
+    with pytest.raises(Conflict, match="by an adjudicator"):
+        say(labels, "a", "k000", terms=terms)
+    row, _ = labels.page(UID, 0, 1)[0]
+    assert (STATES[row.state], row.final) == ("final", '{"values":{"tone":"neither"},"comment":""}')
+    check(labels)
+
+
 def test_a_wrong_answer_leaves_the_item_as_it_was(labels: Labels) -> None:
     labels.append(UID, TERMS, items(1))
     handed(labels, "a")

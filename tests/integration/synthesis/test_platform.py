@@ -47,6 +47,8 @@ def test_a_run_asks_through_the_gateway_and_makes_a_version(up: Platform, model:
     done = up.cli(*words, "--per-document", "2", "--name", "first")
     assert done.returncode == 0, done.stderr
     assert "reef-questions.v1: 24 of 24 pairs kept, 8 of them held out" in done.stdout
+    again = up.cli(*words, "--name", "first")
+    assert (again.returncode != 0, "synthesis 'first' is there already" in again.stderr) == (True, True)
     run = up.reaches("SynthesisRun", "first", "succeeded")
     assert run.status["dataset_version"] == "reef-questions.v1"
     assert len(rows(up, "reef-questions.v1", "qa_train")) == 16

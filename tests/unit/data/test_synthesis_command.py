@@ -23,11 +23,11 @@ def test_a_run_is_summed_up_with_the_reasons_for_what_was_left_out() -> None:
         "dataset_version": "book-qa.v1",
         "reason": "the budget of 500 tokens is used up",
         "counts": {"qa_train": 7, "qa_heldout": 2, "asked": 12, "tokens": 480},
-        "funnel": [{"rule": "unsupported", "dropped": 1, "samples": []}, {"rule": "over_budget", "dropped": 2}],
+        "funnel": [{"rule": "unsupported", "dropped": 1, "samples": []}, {"rule": "not_asked", "dropped": 2}],
     }
     assert summary(status) == [
         "DatasetVersion book-qa.v1: 9 of 12 pairs kept, 2 of them held out; 480 tokens",
         "ended early: the budget of 500 tokens is used up",
         "      1 unsupported",
-        "      2 over_budget",
+        "      2 not_asked",
     ]

@@ -198,7 +198,7 @@ def test_a_rejected_answer_is_asked_for_again_with_another_seed() -> None:
     assert first.body["seed"] != second.body["seed"]
     assert next_step(TARGET, {"write1": bad, "write2": bad}, WANTED) == Rejection("not_json", "nonsense")
     assert isinstance(next_step(TARGET, {"write1": bad, "write2": said()}, WANTED), Pair)
-    assert outcome_of(TARGET, {"write1": bad}, WANTED) == Rejection("over_budget")
+    assert outcome_of(TARGET, {"write1": bad}, WANTED) == Rejection("not_asked")
 
 
 def test_a_judge_is_asked_last_and_may_send_back() -> None:

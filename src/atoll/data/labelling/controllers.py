@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from atoll.compute.jobs import JobController, engine_workload
+from atoll.compute.jobs import JobController, NotYet, engine_workload
 from atoll.compute.run_keys import close_key, key_reference, open_charged_key, open_key
 from atoll.core.database import Database
-from atoll.core.errors import Invalid, NotFound
+from atoll.core.errors import NotFound
 from atoll.core.reconcile import Controller, Writer
 from atoll.core.resources import Key, Resource
 from atoll.core.store import Create, SetStatus, Write
@@ -71,13 +71,17 @@ class LabelTaskController(Controller):
 
 
 def _imported(task: Resource, world: Writer) -> tuple[str, str, list[Write]]:
-    """(phase, reason, writes): where the import of the task's source stands, begun if it had not."""
+    """(phase, reason, writes): where the import of the task's source stands, begun if it had not.
+
+    One that failed is begun anew when the task is changed.
+    """
     source = task.spec["source"]
     if source is None:
         return "ready", "", []
     name = f"{task.name}-import-{task.generation}"[:128].strip("-.")
     runs = [run for run in world.scope.find_all("LabelRun", owner=task.uid) if run.spec["action"] == "import"]
-    run = next((run for run in reversed(runs) if run.spec["source"] == source), None)
+    counting = (run for run in runs if run.phase != "failed" or run.name == name)
+    run = next((run for run in counting if run.spec["source"] == source), None)
     if run is None:
         spec = LABEL_RUN.parse_spec({"task": task.name, "action": "import", "source": source})
         made = Create("LabelRun", task.project, name, spec, {"phase": "pending"}, owner=task.uid)
@@ -136,16 +140,13 @@ class LabelRunController(JobController):
         fields = {"counts": result["counts"], "errors": result.get("errors", [])}
         if run.spec["action"] != "export":
             return fields, []
-        task = world.scope.find("LabelTask", run.spec["task"], run.project)
-        source = (task.spec["source"] if task is not None else None) or {}
-        parent = resolve(world.scope, run.project, source["dataset"]) if source.get("dataset") else None
         made = make_version(
             world.scope,
             run.project,
             run.spec["dataset"],
             result["manifest"],
             made_by=f"LabelTask/{run.spec['task']}",
-            parents=[] if parent is None else [parent.name],
+            parents=run.status["parents"],
             counts=result["counts"],
         )
         return fields | {"dataset_version": made.version}, made.writes
@@ -168,8 +169,8 @@ class LabelRunController(JobController):
             return wanted | {"manifest": "", "file": file.spec["digest"], "sealed": is_sealed(file)}, {}
         version = resolve(world.scope, run.project, source["dataset"])
         if version is None:
-            raise Invalid(f"dataset {source['dataset']!r} has no ready version", field="source.dataset")
-        return wanted | {"manifest": version.spec["manifest"], "file": ""}, {}
+            raise NotYet(f"waiting for a ready version of dataset {source['dataset']!r}")
+        return wanted | {"manifest": version.spec["manifest"], "file": ""}, {"parents": [version.name]}
 
     def _prelabel(self, run: Resource, task: Resource, world: Writer) -> tuple[dict[str, Any], dict[str, Any]]:
         spec = run.spec
@@ -178,10 +179,11 @@ class LabelRunController(JobController):
         return wanted | {"schema": answer_schema(terms_of(task.spec).fields)}, {"model_version": version}
 
     def _export(self, run: Resource, task: Resource, world: Writer) -> tuple[dict[str, Any], dict[str, Any]]:
-        source = task.spec["source"] or {}
-        parent = resolve(world.scope, run.project, source["dataset"]) if source.get("dataset") else None
-        parents = [] if parent is None else [parent.spec["manifest"]]
-        return {"decided_only": run.spec["decided_only"], "licence": task.spec["licence"], "parents": parents}, {}
+        imports = [r for r in world.scope.find_all("LabelRun", owner=task.uid) if r.spec["action"] == "import"]
+        names = list(dict.fromkeys(name for run in imports for name in run.status.get("parents", ())))
+        there_are = filter(None, (world.scope.find("DatasetVersion", name, run.project) for name in names))
+        wanted = {"decided_only": run.spec["decided_only"], "licence": task.spec["licence"]}
+        return wanted | {"parents": [version.spec["manifest"] for version in there_are]}, {"parents": names}
 
 
 def _version_of(model: str, project: str, world: Writer) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from atoll.data.labelling.assignment import ANSWERED, FINAL, STATES
+from atoll.data.labelling.assignment import ANSWERED, FINAL, SKIPPED, STATES
 from atoll.data.labelling.rows import Claim, Row
 
 JUDGE = "adjudicator"
@@ -25,10 +25,11 @@ def pseudonym(number: int) -> str:
 def export_row(row: Row, claims: Mapping[int, Claim]) -> dict[str, Any]:
     """An item as it is told: what it is, where it stands, what everybody said, and its final values if it is decided.
 
-    {"id", "item", "state", "final", "decided_by", "comment", "agreement", "answers", "prelabel", "prelabel_by"}.
+    {"id", "item", "state", "final", "decided_by", "comment", "agreement", "answers", "skips", "prelabel",
+    "prelabel_by"}; "skips" are who left it to others, and why.
     """
     final = orjson.loads(row.final) if row.final is not None else None
-    said = [claims[number] for number in sorted(claims) if claims[number].state == ANSWERED]
+    own = [claims[number] for number in sorted(claims)]
     return {
         "id": row.key,
         "item": orjson.loads(row.item),
@@ -37,7 +38,8 @@ def export_row(row: Row, claims: Mapping[int, Claim]) -> dict[str, Any]:
         "decided_by": "" if final is None else JUDGE if row.state == FINAL else MAJORITY,
         "comment": "" if final is None else final["comment"],
         "agreement": row.agreement,
-        "answers": [_answer(claim) for claim in said],
+        "answers": [_answer(claim) for claim in own if claim.state == ANSWERED],
+        "skips": [_skip(claim) for claim in own if claim.state == SKIPPED],
         "prelabel": orjson.loads(row.prelabel) if row.prelabel is not None else None,
         "prelabel_by": row.prelabel_by or "",
     }
@@ -46,3 +48,7 @@ def export_row(row: Row, claims: Mapping[int, Claim]) -> dict[str, Any]:
 def _answer(claim: Claim) -> dict[str, Any]:
     told = {"labeller": pseudonym(claim.labeller), "values": claim.values, "comment": claim.comment}
     return told | {"seconds": claim.seconds, "at": claim.at}
+
+
+def _skip(claim: Claim) -> dict[str, Any]:
+    return {"labeller": pseudonym(claim.labeller), "comment": claim.comment, "at": claim.at}

@@ -87,6 +87,9 @@ class LabelRunStatus(Status):
     """pending, running, succeeded or failed."""
 
     dataset_version: str = Field("", description="The version it made (export).")
+    parents: list[str] = Field(
+        default_factory=list, description="Versions the items came from (import), or had come from (export)."
+    )
     model_version: str = Field("", description="The version of the model asked (prelabel).")
     counts: dict[str, int] = Field(default_factory=dict, description="What it did, in items.")
     errors: list[dict[str, Any]] = Field(default_factory=list, description="Items that could not be: item, message.")

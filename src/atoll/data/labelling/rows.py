@@ -290,6 +290,12 @@ class Sheet:
         if claims:
             self._connection.execute(insert(label_claims), [self._place | asdict(claim) for claim in claims])
 
+    def end_leases(self, leases: Iterable[Claim]) -> None:
+        """Take leases back; where their items stand then is to be said by `move`."""
+        for lease in leases:
+            self._drop(lease)
+            self.counted["leases"] -= 1
+
     def give_back_expired(self, reopen: Any) -> None:
         """Take back leases that are over; `reopen(row)` is where such an item stands then."""
         expired = [Claim(*row) for row in self._run(_EXPIRED, now=self.now)]
@@ -300,8 +306,7 @@ class Sheet:
         for claim in expired:
             row = after[claim.seq]
             after[claim.seq] = replace(row, leased=row.leased - 1, people=left(row.people, claim.labeller))
-            self._drop(claim)
-            self.counted["leases"] -= 1
+        self.end_leases(expired)
         self.move((before[seq], reopen(row)) for seq, row in after.items())
         self.take_from_groups()
 

@@ -169,9 +169,12 @@ class Labels:
     def adjudicate(
         self, uid: str, terms: Terms, adjudicator: str, key: str, values: Mapping[str, Any], comment: str = ""
     ) -> Row:
-        """Decide an item for good; whoever decided may decide again. Conflict while it waits for labellers."""
+        """Decide an item for good; whoever decided may decide again. Conflict while it waits for labellers.
+
+        Who still has it in hand, of a dispute over skips, has it no longer: nothing they do could change it.
+        """
         with self._sheet(uid) as sheet:
-            before, _ = self._found(sheet, key)
+            before, claims = self._found(sheet, key)
             person = sheet.person(adjudicator)
             if before.state in (OPEN, TAKEN):
                 raise Conflict(f"item {key!r} still waits for answers", hint="adjudicate what is disputed or decided")
@@ -179,7 +182,8 @@ class Labels:
                 raise Conflict(f"item {key!r} was decided by another adjudicator", hint="it is final")
             decided = check_values(terms.fields, values, before.text)
             final = dump({"values": decided, "comment": comment})
-            after = replace(before, state=FINAL, final=final, decider=person)
+            sheet.end_leases(claim for claim in claims.values() if claim.state == LEASED)
+            after = replace(before, state=FINAL, final=final, decider=person, leased=0)
             sheet.move([(before, after)])
             sheet.credit(person, decisions=int(before.state != FINAL))
             return after

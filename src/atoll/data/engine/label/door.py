@@ -1,21 +1,31 @@
 """The door as an errand of a labelling task sees it: rows of the task, and a model to ask; one connection a thread.
 
 What the door cannot answer now (it is away, busy, or has no replica) is asked again after the wait it names, for as
-long as it takes; a task that is stopped is stopped in between. Everything else it refuses is raised.
+long as it takes; a task that is stopped is stopped in between. Everything else it refuses is raised, a budget that is
+used up as ResourceExhausted.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import orjson
 
 from atoll.core import door
-from atoll.core.errors import AtollError, Invalid, Unavailable, error_from_dict
+from atoll.core.errors import (
+    AtollError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    ResourceExhausted,
+    Unauthorized,
+    Unavailable,
+    error_from_dict,
+)
 
 KEY_VARIABLE = "ATOLL_LABEL_KEY"
 PAGE_BYTES_MAX = 256 << 20
@@ -23,13 +33,24 @@ AGAIN_S = 1.0
 KNOWN_WITHIN_S = 60.0
 """A new key reaches the server and every gateway within this; a refusal before is asked again."""
 
+REFUSALS: dict[int, type[AtollError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound}
 LATER = (door.AWAY, door.CUT_OFF, 429, 502, 503, 504)
 
 
 class Door:
-    """A kept connection with the key of the errand; for one thread. `task` is the labelling task's name."""
+    """A kept connection with the key of the errand; for one thread. `task` is the labelling task's name.
 
-    def __init__(self, wanted: Mapping[str, Any], key: str, known_within_s: float | None = None) -> None:
+    waits: called with the door's words before each wait.
+    """
+
+    def __init__(
+        self,
+        wanted: Mapping[str, Any],
+        key: str,
+        known_within_s: float | None = None,
+        waits: Callable[[str], None] = lambda words: None,
+    ) -> None:
+        self._waits = waits
         project = str(wanted["project"])
         headers = {"OpenAI-Project": project, "X-Atoll-Priority": "batch"}
         self._door = door.Door(wanted["door"], key, headers, again_s=AGAIN_S, answer_bytes_max=PAGE_BYTES_MAX)
@@ -61,9 +82,13 @@ class Door:
     def call(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
         """The JSON of a good answer; AtollError for one that is refused for good."""
         while not (reply := self._door.call(method, path, body)).is_good:
+            if reply.is_exhausted:
+                hint = "what is done stays; ask again when there is more"
+                raise ResourceExhausted(f"a budget is used up: {reply.words}", hint=hint)
             is_new = reply.status in (401, 403) and time.monotonic() < self._known_until
             if reply.status not in LATER and not is_new:
                 raise _refusal(reply)
+            self._waits(reply.words)
             time.sleep(reply.again_s)
         return reply.body
 
@@ -84,4 +109,4 @@ def _refusal(reply: door.Reply) -> AtollError:
     if isinstance(error, dict) and isinstance(error.get("details"), dict):
         return error_from_dict(error)
     words = reply.words if reply.status in (door.TOO_LONG, door.NOT_JSON) else f"the door answered {reply.words}"
-    return Invalid(words[:400], field="door", status=reply.status)
+    return REFUSALS.get(reply.status, Invalid)(words[:400], field="door", status=reply.status)

@@ -2,7 +2,8 @@
 
 Every item is asked about once: what a page of items came to is written before the next page is read, and items that
 have this model's word already are passed over, so an errand that was killed goes on where it was. An answer that does
-not fit the schema is counted and named, never written. What the model says is a suggestion; people decide.
+not fit the schema is counted and named, never written. A budget that ends, or a model that goes away, ends the errand
+with what was said until then written. What the model says is a suggestion; people decide.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from threading import local
+from threading import Lock, local
 from typing import Any
 
 import orjson
 from pydantic import TypeAdapter
 
 from atoll.core import task
-from atoll.core.errors import Invalid
+from atoll.core.errors import AtollError, Invalid
 from atoll.data.engine.label.door import Door, own_key
 from atoll.data.labelling.schema import AnyField
 from atoll.data.labelling.values import Values, from_model
@@ -39,6 +40,8 @@ class Prelabeller:
         self._fields = _FIELDS.validate_python(wanted["fields"])
         self._by = f"{wanted['model']}@{wanted['version']}"
         self._doors = local()
+        self._lock = Lock()
+        self._ended: AtollError | None = None
         self._opened: list[Door] = []
         self.counts = {"labelled": 0, "failed": 0, "passed_over": 0}
         self.errors: list[dict[str, str]] = []
@@ -51,11 +54,18 @@ class Prelabeller:
                 todo = [row for row in page if self._is_asked(row)]
                 self.counts["passed_over"] += len(page) - len(todo)
                 self._write([said for said in pool.map(self._ask, todo) if said is not None])
-                done = sum(self.counts.values())
-                task.report_progress("prelabel", done, None, "item", counts=self.counts)
+                self._tell()
+                if self._ended is not None:
+                    raise self._ended
                 self._check_useful(least=PAGE)
         self._check_useful(least=1)
         return {"counts": self.counts, "errors": self.errors}
+
+    def _tell(self, waiting_for: str = "") -> None:
+        message = f"waiting: {waiting_for}" if waiting_for else ""
+        with self._lock:
+            done = sum(self.counts.values())
+            task.report_progress("prelabel", done, None, "item", message, counts=self.counts)
 
     def _check_useful(self, least: int) -> None:
         """Invalid when nothing came of at least so many answers."""
@@ -73,6 +83,8 @@ class Prelabeller:
         return row["prelabel_by"] != self._by and (self._wanted["again"] or not is_decided)
 
     def _ask(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        if self._ended is not None:
+            return None
         order = {
             "model": self._wanted["model"],
             "messages": messages(self._fields, self._wanted["instructions"], row["item"]),
@@ -90,7 +102,9 @@ class Prelabeller:
             self.counts["failed"] += 1
             if len(self.errors) < ERRORS_SHOWN:
                 self.errors.append({"item": row["id"], "message": str(error)[:500]})
-            return None
+        except AtollError as error:
+            self._ended = self._ended or error
+        return None
 
     def _write(self, said: Sequence[Mapping[str, Any]]) -> None:
         if said:
@@ -101,7 +115,7 @@ class Prelabeller:
     def _door(self) -> Door:
         """This thread's door."""
         if not hasattr(self._doors, "own"):
-            self._doors.own = Door(self._wanted, self._key)
+            self._doors.own = Door(self._wanted, self._key, waits=self._tell)
             self._opened.append(self._doors.own)
         own: Door = self._doors.own
         return own

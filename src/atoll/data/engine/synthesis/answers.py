@@ -31,7 +31,7 @@ REASONS = (
         "unsupported",
         "judged_unsupported",
     ),
-    *("duplicate_question", "contaminated", "over_budget"),
+    *("duplicate_question", "contaminated", "not_asked"),
 )
 """Why there is no pair, in the order things are looked at."""
 

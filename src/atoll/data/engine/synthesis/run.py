@@ -68,7 +68,7 @@ def synthesise(
             if done % REPORT_EVERY == 0:
                 report("check", done, None, "item")
     counts = {"documents": len(documents), "asked": collected.asked, "tokens": writers.tokens}
-    manifest = collected.manifest(counts, read_manifest(store, wanted.manifest))
+    manifest = collected.manifest(counts, read_manifest(store, wanted.manifest), reason)
     digest = write_manifest(store, manifest)
     return {"manifest": digest, "counts": manifest.counts, "funnel": manifest.funnel, "reason": reason}
 
@@ -97,8 +97,8 @@ class _Collected:
         if len(self._samples[outcome.reason]) < SAMPLES_MAX and outcome.sample:
             self._samples[outcome.reason].append(" ".join(outcome.sample.split())[:SAMPLE_CHARACTERS])
 
-    def manifest(self, counts: dict[str, int], source: Manifest) -> Manifest:
-        """The manifest of the new dataset; Invalid when no pair is left."""
+    def manifest(self, counts: dict[str, int], source: Manifest, ended: str) -> Manifest:
+        """The manifest of the new dataset; Invalid when no pair is left, saying why the run `ended` early, if so."""
         made = {f"qa_{side}": writer.close() for side, writer in self._writers.items()}
         funnel = [
             {"rule": reason, "dropped": self._dropped[reason], "samples": self._samples[reason]}
@@ -109,6 +109,8 @@ class _Collected:
             told = ", ".join(f"{step['rule']} {step['dropped']}" for step in funnel)
             hint = "ask a more able model, or lower support_min"
             message = f"none of {self.asked} answers made a supported pair: {told}"
+            if ended:
+                message, hint = f"{ended}; until then no pair was made: {told}", "mend that, and ask again"
             raise Invalid(message, field="model", hint=hint, funnel=funnel)
         splits = {side: source.splits.get(side, Split((), 0)) for side in ("train", "heldout")} | made
         schema = {side: source.schema.get(side, DOCUMENT_COLUMNS) for side in ("train", "heldout")}

@@ -42,6 +42,6 @@ def next_step(target: Target, said: Mapping[str, Said], wanted: Wanted) -> Step 
 
 
 def outcome_of(target: Target, said: Mapping[str, Said], wanted: Wanted) -> Pair | Rejection:
-    """What came of a target; what was left unfinished was over the budget."""
+    """What came of a target; what the end of the run left unfinished was not asked."""
     found = next_step(target, said, wanted)
-    return Rejection("over_budget") if isinstance(found, tuple) else found
+    return Rejection("not_asked") if isinstance(found, tuple) else found

@@ -45,6 +45,7 @@ class Writers:
         self._lock = threading.Lock()
         self._done = self._answered = self._refused = 0
         self._waiting_for = ""
+        self._missing: dict[str, float] = {}
 
     def run(self, order: Sequence[int]) -> str:
         """Ask for all targets in `order`; why not all were asked, or "".
@@ -117,16 +118,27 @@ class Writers:
             tries += reply.is_broken
             if reply.is_exhausted:
                 self._pace.end(f"a budget above this run is used up: {reply.words}")
-            if reply.is_exhausted or reply.is_push_back or (reply.is_broken and tries < TRIES_MAX):
+            is_missing = reply.status == 404 and self._is_missing(door, ask.body["model"], reply.words)
+            if reply.is_exhausted or is_missing or reply.is_push_back or (reply.is_broken and tries < TRIES_MAX):
                 self._waiting_for = reply.words
                 self._pace.pushed_back(ask.tokens_max, reply.again_s)
                 continue
             self._waiting_for = ""
+            self._missing.pop(ask.body["model"], None)
             self._judge_refusals(reply)
             said = _counted(said_in(reply), ask)
             self._pace.settle(ask.tokens_max, said.tokens)
             return said
         return None
+
+    def _is_missing(self, door: Door, model: str, words: str) -> bool:
+        """Whether the door knows the model no more; one that does not come back in time ends the run."""
+        if door.find_model(model).status != 404:
+            return False
+        now = time.monotonic()
+        if now - self._missing.setdefault(model, now) >= self._wanted.known_within_s:
+            self._pace.end(f"model {model!r} is gone: {words}")
+        return True
 
     def _judge_refusals(self, reply: Reply) -> None:
         """A key or a request that is always refused ends the run, saying why."""
