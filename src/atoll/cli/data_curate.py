@@ -191,7 +191,7 @@ def preview(
     ]
     print_table(["RULE", "BEFORE", "AFTER", "ADDED", "REMOVED"], right(rows, 1, 2))
     if any(change.rule == TO_COMPARE and change.after for change in told.changes):
-        line(f"{TO_COMPARE}: no rule drops these any more; whether they are duplicates takes a new run")
+        line(f"{TO_COMPARE}: dropped no more, or copies of what goes; whether they are duplicates takes a new run")
     if all(change.before == change.after for change in told.changes):
         line("no rule drops anything else")
     if told.untold:
@@ -267,6 +267,8 @@ def print_counts(manifest: Manifest, figures: Mapping[str, Any]) -> None:
 
     splits = ", ".join(f"{name} {split.rows}" for name, split in manifest.splits.items() if split.rows)
     line(f"rows: {splits}")
+    if cut := manifest.counts.get("documents_cut"):
+        line(f"repeats were cut out of {cut:,} of the documents kept")
     if manifest.privacy:
         line(f"personal data: {_privacy(manifest.privacy)}")
     read = size(figures["input_bytes"])

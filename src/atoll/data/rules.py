@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 from atoll.core.errors import Invalid
-from atoll.data.ranges import Range, outcome, range_of
+from atoll.data.ranges import Range, is_empty, negated, outcome, plain_comparisons, range_of
 
 COUNTS = {
     "characters": "number of Unicode characters",
@@ -84,6 +84,17 @@ REPETITION_COLUMNS = frozenset(name for name in COLUMNS if "_gram_" in name)
 
 LANGUAGE = "language"
 """The one column that is text: a code such as en, zh-hans; `zh` stands for both scripts of it."""
+
+_LANGUAGES = (
+    "af am an ar arz as ast av az azb ba bar bcl be bg bih bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de "
+    "diq dsb dty dv egl el en eo es et eu fa fi fr frr fy ga gd gl gn gom gsw gu gv he hi hif hr hsb ht hu hy ia id "
+    "ie ilo io is it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez li lmo lo lrc lt lv mai mg mhr min mk ml mn "
+    "mr mrj ms mt mwl my myv mzn nap nci nds ne new nl nn no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue "
+    "sa sah sc scn sco sd si sk sl so sq sr su sv sw syr ta te tg th tk tl tr tt tyv ug uk und ur uz vec vep vi vls "
+    "vo wa war wuu xal xmf yi yo yue zh zh-hans zh-hant"
+)
+LANGUAGES = frozenset(_LANGUAGES.split())
+"""Every code a text can get."""
 
 EXPRESSION_CHARACTERS_MAX = 1_000
 
@@ -164,6 +175,14 @@ def parse_expression(
     return Expression(text.strip(), tree)
 
 
+def check_language(code: str, path: str) -> None:
+    """Invalid when it is a code that no text ever gets."""
+    if code in LANGUAGES:
+        return
+    hint = "codes of ISO 639, of two letters where there are such (en, de, ja); Chinese of every kind is zh"
+    raise Invalid(f"no text is told to be in the language {code!r}", field=path, hint=hint)
+
+
 def column_range(name: str) -> Range:
     """The least and the greatest value a column of numbers can have."""
     is_share = name in SHARES or name == "language_score" or name.startswith("quality_")
@@ -179,9 +198,10 @@ class _Checker:
 
     def condition(self, node: ast.expr) -> None:
         match node:
-            case ast.BoolOp(values=values):
+            case ast.BoolOp(op=op, values=values):
                 for value in values:
                     self.condition(value)
+                self._together(node, values, isinstance(op, ast.Or))
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 self.condition(operand)
             case ast.Compare(ops=ops) if all(isinstance(op, _COMPARISONS) for op in ops):
@@ -199,6 +219,23 @@ class _Checker:
         for op, (left, right) in zip(node.ops, pairwise(sides), strict=True):
             if self.refuse_constant:
                 self._depends(op, left, right)
+        self._together(node, [node], is_or=False)
+
+    def _together(self, node: ast.expr, conditions: list[ast.expr], is_or: bool) -> None:
+        """Refuse comparisons of one column that exclude each other, and such of which one always holds."""
+        if not self.refuse_constant:
+            return
+        asked: dict[str, list[tuple[ast.cmpop, float | str]]] = {}
+        for condition in conditions:
+            found = list(plain_comparisons(condition))
+            for name, op, value in found if len(found) == 1 or not is_or else ():
+                asked.setdefault(name, []).append((negated(op) if is_or else op, value))
+        for name, comparisons in asked.items():
+            if not _exclude(name, comparisons):
+                continue
+            held, why = ("every", "one of them always holds") if is_or else ("no", "they exclude each other")
+            message = f"{self._part(node)!r} holds for {held} document"
+            raise Invalid(message, field=self.path, hint=f"of its comparisons of {name}, {why}")
 
     def _language(self, node: ast.Compare, sides: list[ast.expr]) -> None:
         codes = [side.value for side in sides if isinstance(side, ast.Constant) and isinstance(side.value, str)]
@@ -208,6 +245,8 @@ class _Checker:
         if not _CODE.fullmatch(codes[0]):
             hint = "two or three small letters such as en, zh, yue; zh-hans and zh-hant tell the scripts apart"
             raise Invalid(f"{codes[0]!r} is not a code of a language", field=self.path, hint=hint)
+        if self.refuse_constant:
+            check_language(codes[0], self.path)
 
     def _number(self, node: ast.expr) -> None:
         match node:
@@ -274,6 +313,14 @@ class _Checker:
     def _refused(self, node: ast.expr) -> Invalid:
         message = f"{self._part(node)!r} is not allowed in the rule {self.text!r}"
         return Invalid(message, field=self.path, hint=f"a condition is made of {_GRAMMAR}")
+
+
+def _exclude(name: str, comparisons: list[tuple[ast.cmpop, float | str]]) -> bool:
+    """Whether no document satisfies all comparisons of a column."""
+    if name != LANGUAGE:
+        return is_empty([(op, float(value)) for op, value in comparisons], column_range(name))
+    codes = sorted({str(value) for op, value in comparisons if isinstance(op, ast.Eq)}, key=len)
+    return any(not longer.startswith(f"{shorter}-") for shorter, longer in pairwise(codes))
 
 
 def _or(names: list[str]) -> str:

@@ -45,7 +45,8 @@ def _as_python(texts: pa.StringArray) -> tuple[list[int], list[float]]:
     counts, letters = np.zeros(len(SCRIPTS), np.int32), np.zeros(LETTERS_BYTES, np.uint8)
     with np.errstate(over="ignore"):
         identifying._identify.py_func(  # type: ignore[attr-defined]
-            data, starts, script_table(), counts, letters, tables, room_for(tables), found, scores
+            *(data, starts, script_table(), identifying._untold(), counts, letters, tables, room_for(tables)),
+            *(found, scores),
         )
     return found.tolist(), scores.tolist()
 

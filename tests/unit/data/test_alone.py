@@ -113,6 +113,20 @@ def test_a_preview_tells_what_a_new_run_would_drop_by_its_rules(docs: Path, tmp_
     assert changes["too_short"].added[0].startswith("d0") and told.untold == ()
 
 
+def test_a_preview_does_not_count_on_the_copies_of_what_goes(tmp_path: Path) -> None:
+    words = [f"word{number}" for number in range(120)]
+    texts = {"a": " ".join([*words, "#"]), "b": " ".join(words), "c": "an answer of its own " * 20}
+    (tmp_path / "docs").mkdir()
+    rows = "".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items())
+    (tmp_path / "docs" / "a.jsonl").write_text(rows)
+    _curate(tmp_path / "docs", tmp_path / "out", rules=[])
+    recipe = {"rules": [{"rule": "hashes", "drop": "hash_ratio > 0"}]}
+    told = preview(archive.Folder(tmp_path / "out"), parse_recipe({**RECIPE, **recipe}))
+    after = {change.rule: change.after for change in told.changes}
+    assert (after["hashes"], after["near_duplicate"], after["to_compare"], after["kept"]) == (1, 0, 1, 1)
+    assert _curate(tmp_path / "docs", tmp_path / "out", **recipe).counts["documents_out"] == 2
+
+
 def test_a_preview_says_what_it_cannot_tell(docs: Path, tmp_path: Path) -> None:
     _curate(docs, tmp_path / "out", min_characters=500)
     looser = parse_recipe({**RECIPE, "dedup": {"near": None}})
@@ -207,13 +221,25 @@ def test_a_recipe_is_a_file_of_several_kinds(tmp_path: Path, name: str, content:
     assert recipe_from(tmp_path / name, "web-en").min_characters == 7
 
 
+def test_no_is_norwegian_and_true_is_true(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("language: {keep: [en, no]}\ndedup: {exact: false, url: true}\n")
+    recipe = recipe_from(tmp_path / "recipe.yaml", None)
+    assert recipe.language is not None and recipe.language.keep == ["en", "no"]
+    assert (recipe.dedup.exact, recipe.dedup.url) == (False, True)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("recipe.yaml", "[1, 2]", "holds no recipe"),
         ("recipe.yaml", "a: [", "cannot be read"),
         ("recipe.yaml", "min_character: 7", "there is no field"),
+        ("recipe.yaml", "rules: []\nmin_characters: 7\nrules: []", "'rules' is given twice"),
+        ("recipe.json", '{"dedup": {"exact": true, "exact": false}}', "'exact' is given twice"),
         ("recipe.py", "rules = []", "defines no `recipe`"),
+        ("recipe.py", "recipe = {\n", r"recipe.py, line 1: SyntaxError: '\{' was never closed"),
+        ("recipe.py", "import json\nrecipe = json.loads('')\n", "recipe.py, line 2: JSONDecodeError"),
+        ("recipe.py", "open('nowhere.json')\n", "recipe.py, line 1: FileNotFoundError: .*nowhere.json"),
     ],
 )
 def test_a_wrong_recipe_file_is_refused(tmp_path: Path, name: str, content: str, said: str) -> None:

@@ -13,12 +13,13 @@ from atoll.core.errors import Invalid
 from atoll.data.engine.compose import contamination
 from atoll.data.engine.curate.corpus import Corpus
 from atoll.data.engine.curate.curation import Curated, Place, curate
-from atoll.data.engine.curate.decide import build_table, decision_in, repeated, tokens_of, told_apart
+from atoll.data.engine.curate.decide import build_table, decision_in, dedup_of, repeated, tokens_of, told_apart
 from atoll.data.engine.curate.intake import corpus_of
 from atoll.data.engine.curate.judge import KEPT
 from atoll.data.engine.curate.plan import Decontaminate, Pack
 from atoll.data.engine.curate.planning import plan_of
 from atoll.data.engine.runtimes.stages import Inline
+from atoll.data.manifest import Manifest, Shard, Split
 
 SENTENCE = "the quick brown fox jumps over the lazy dog while thirteen small owls watch"
 
@@ -83,10 +84,33 @@ def test_packed_bytes_are_counted_exactly(tmp_path: Path) -> None:
     for batch in corpus:
         sizes = [len(text.encode()) + 1 for text in batch.texts.to_pylist()]
         assert tokens_of(batch, Pack("bytes")).tolist() == sizes
-        assert tokens_of(batch, Pack("/a/folder")).tolist() == tokens_of(batch, None).tolist() != sizes
+        assert tokens_of(batch, None).tolist() != sizes
     tables = [pq.read_table(folder / "packed.parquet") for folder in mixed.written]
     used = sum(sum(table["used"].to_pylist()) for table in tables)
     assert used == sum(portion["taken"] for portion in mixed.decision.portions)
+
+
+def test_a_budget_is_counted_by_the_tokenizer_that_packs(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "</s>": 1}, unk_token="[UNK]"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")  # a token a character
+    inner.save(str(tmp_path / "tokenizer.json"))
+    pack = {"tokenizer": str(tmp_path / "tokenizer.json"), "length": 4096}
+    sources = _sources(tmp_path, 40)
+    mixed = _curated(tmp_path, sources, pack=pack, mix={"tokens": 12_000, "weights": {"news": 2}})
+    sizes = {row["source"]: 0 for row in mixed.decision.portions}
+    for row in (row for folder in mixed.written for row in pq.read_table(folder / "train.parquet").to_pylist()):
+        sizes[row["source"].split(":")[0]] += len(row["text"]) + 1
+    assert {row["source"]: row["taken"] for row in mixed.decision.portions} == sizes
+    assert abs(sizes["news"] - 8000) < 500 and abs(sizes["books"] - 4000) < 500
+    used = sum(sum(pq.read_table(folder / "packed.parquet")["used"].to_pylist()) for folder in mixed.written)
+    assert used == sum(sizes.values())
+
+
+def test_of_the_preset_code_nothing_is_cut_wherever_it_lies(tmp_path: Path) -> None:
+    assert dedup_of(plan_of({"sources": _sources(tmp_path, 8), "recipe": {"preset": "code"}}), "").whole
+    sources = [{"kind": "folder", "path": str(tmp_path / "news"), "name": "news"}]
+    assert not dedup_of(plan_of({"sources": sources, "recipe": {}}), "").whole
 
 
 def test_another_tokenizer_makes_another_decision_only_of_a_mix(tmp_path: Path) -> None:
@@ -145,3 +169,27 @@ def test_the_shards_of_a_dataset_are_one_set_however_many(tmp_path: Path) -> Non
     (tmp_path / "table").mkdir()
     build_table(Decontaminate((str(tmp_path / "docs"),)), tmp_path / "table")
     assert contamination.load(tmp_path / "table" / "table.npz").names == ("docs",)
+
+
+def test_of_a_curated_dataset_its_splits_are_the_set_and_not_what_it_rejected(tmp_path: Path) -> None:
+    fox, hare = SENTENCE, SENTENCE.replace("fox", "hare").replace("lazy dog", "tired cat").replace("small", "grey")
+    for part, text in (("heldout", fox), ("rejected", hare)):
+        (tmp_path / "exam" / part).mkdir(parents=True)
+        pq.write_table(pa.table({"id": ["a"], "text": [text]}), tmp_path / "exam" / part / "00000.parquet")
+    shards = {part: Split((Shard(f"sha256:{'0' * 64}", 1, 1),), 1) for part in ("heldout", "rejected")}
+    rejected = {"rejected": shards.pop("rejected")}
+    (tmp_path / "exam" / "manifest.json").write_bytes(Manifest(shards, {}, [], {}, "", [], tables=rejected).encode())
+    (tmp_path / "table").mkdir()
+    build_table(Decontaminate((str(tmp_path / "exam"),)), tmp_path / "table")
+    found = contamination.find(pa.array([fox, hare]), contamination.load(tmp_path / "table" / "table.npz"))
+    assert found.masks.tolist() == [1, 0]
+    (tmp_path / "pages").mkdir()
+    with pytest.raises(Invalid, match="pages holds no Parquet file"):
+        build_table(Decontaminate((str(tmp_path / "pages"),)), tmp_path / "table")
+
+
+def test_a_list_of_words_without_words_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("\n  \n")
+    words = [{"name": "slurs", "path": str(tmp_path / "words.txt")}]
+    with pytest.raises(Invalid, match=r"words\.txt holds no words"):
+        _curated(tmp_path, _sources(tmp_path, 8), words=words)

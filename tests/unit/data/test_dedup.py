@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,21 @@ def test_a_half_copy_is_dropped_whichever_comes_first(tmp_path: Path) -> None:
         for kind in (Dedup(lines=Lines()), Dedup(substrings=Substrings())):
             verdict = _found(tmp_path / name / str(bool(kind.lines)), texts, kind)
             assert _dropped(verdict)["repeated_text"] == [texts.index(half)]
+
+
+def test_source_code_that_stays_is_whole_and_what_is_mostly_repeated_is_dropped(tmp_path: Path) -> None:
+    shared = [f"from shelves import volume_{number} as volume_{number}_of_shelves" for number in range(4)]
+    own = [[f"answer_{file}_{number} = volume_{number}_of_shelves({file})" for number in range(8)] for file in "abc"]
+    first, second = ("\n".join([*shared, *lines]) for lines in own[:2])
+    third = "\n".join([*shared, *own[2][:1]])
+    for kind in (Dedup(near=None, lines=Lines()), Dedup(near=None, substrings=Substrings(64))):
+        for name, spec, kinds in (("file", kind, "code"), ("record", replace(kind, whole=True), "text")):
+            folder = tmp_path / f"{name}-{bool(kind.lines)}"
+            verdict = _found(folder, [first, second, third], spec, kind=[kinds] * 3)
+            assert _dropped(verdict)["repeated_text"] == [2]
+            assert not len(verdict.cuts[0]) and not len(verdict.cuts[1])
+        told = _found(tmp_path / f"text-{bool(kind.lines)}", [first, second, third], kind)
+        assert set(told.cuts[0].rows) == {1}
 
 
 def test_the_last_two_kinds_are_meaning_and_the_index(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 from fasttext import load_model
 
-from atoll.data.engine.language.identify import identify, keeps
+from atoll.data.engine.language.identify import _languages, identify, keeps
+from atoll.data.rules import LANGUAGES
 
 CORPORA = Path(__file__).resolve().parents[4] / "shared" / "data" / "curation"
 NO_CODES = {"als": "gsw", "eml": "egl", "bh": "bih", "sh": "sr", "nah": "nci"}
@@ -131,6 +132,18 @@ def test_chinese_with_some_english_stays_chinese() -> None:
 )
 def test_script_of_chinese_by_the_characters_that_tell(text: str, code: str) -> None:
     assert identify(pa.array([text]))[0].to_pylist() == [code]
+
+
+def test_the_codes_a_recipe_may_name_are_those_a_text_can_get() -> None:
+    assert set(_languages().to_pylist()) - {""} == LANGUAGES
+
+
+def test_the_script_of_a_long_text_is_told_though_its_excerpts_do_not() -> None:
+    untold = "中文大小上下文" * 300
+    texts = [f"{untold}{telling}{untold}" for telling in ("头发发展", "頭髮發展", "们們")]
+    assert identify(pa.array([untold, *texts, "先"]))[0].to_pylist() == ["zh", "zh-hans", "zh-hant", "zh", "zh"]
+    mostly_latin = "http://www.example.org/index.html 头发发展的软件说明书 --quiet --verbose "
+    assert identify(pa.array([mostly_latin]))[0].to_pylist() == ["zh-hans"]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,13 @@ def test_a_budget_that_is_more_than_there_is_says_what_goes() -> None:
     )  # 500 times is no option
 
 
+def test_a_budget_too_small_for_any_document_is_refused() -> None:
+    with pytest.raises(Invalid, match="a budget of 4 is too small for any document") as e:
+        drawn([30] * 5, [20] * 5, tokens=4, weights=(("web", 3.0),))
+    assert e.value.field == "recipe.mix.tokens" and e.value.hint.startswith("at least 27 tokens")
+    assert drawn([30] * 5, [20] * 5, tokens=27, weights=(("web", 3.0),)).tokens == 20
+
+
 def test_a_weight_of_no_source_and_a_source_of_nothing_are_refused() -> None:
     with pytest.raises(Invalid, match=r"'wiki', which is no source .*books, web"):
         drawn([1], [1], weights=(("wiki", 1.0),))

@@ -131,3 +131,12 @@ def test_a_wrong_source_is_refused(value: object, said: str) -> None:
         parse_source(value, "sources[0]")
     assert caught.value.field.startswith("sources[0]")
     assert said in str(caught.value)
+
+
+def test_a_language_that_no_text_is_told_to_be_in_is_refused() -> None:
+    for recipe in ({"language": {"keep": ["en", "jp"]}}, {"rules": [{"rule": "a", "drop": 'language == "jp"'}]}):
+        with pytest.raises(Invalid, match="no text is told to be in the language 'jp'") as caught:
+            parse_recipe(recipe)
+        assert "ISO 639" in caught.value.hint
+        assert caught.value.field in ("recipe.language.keep", "recipe.rules[0].drop")
+    assert parse_recipe({"language": {"keep": ["zh-hant", "no", "und"]}}).language is not None

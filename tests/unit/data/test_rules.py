@@ -144,6 +144,40 @@ def test_a_threshold_out_of_a_columns_range_is_refused_with_the_range(text: str,
 
 
 @pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("words < 10 and words > 20", "no document"),
+        ("words < 10 and lines > 3 and 10 <= words", "no document"),
+        ("words > 10 or words <= 10", "every document"),
+        ("lines > 3 or 20 > words or words > 10", "every document"),
+        ("lines < 5 or 20 < words < 10", "no document"),
+        ("words == 3 and words == 4", "no document"),
+        ("alpha_ratio > 0.5 and alpha_ratio < -0.5 + 1", "no document"),
+        ('language != "en" or language != "zh"', "every document"),
+        ('"de" == language and language == "zh-hans"', "no document"),
+    ],
+)
+def test_comparisons_that_exclude_each_other_are_refused(text: str, what: str) -> None:
+    with pytest.raises(Invalid, match=f"holds for {what}") as caught:
+        parse_expression(text)
+    assert "of its comparisons of" in caught.value.hint
+    assert parse_expression(text, refuse_constant=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("words >= 10 and words <= 10", "10 < words < 20", "words < 10 or words > 20", "words < 10 or words > 10"),
+        *("words < 10 and lines > 20", "words < 20 or words > 10 and lines < 3", "words != 3 or words < 3"),
+        *("words < 5 and not words > 3", 'language == "zh" and language == "zh-hans"'),
+        *('language != "en" and language != "zh"', "words < 5 or 1 < words < 9"),
+    ],
+)
+def test_comparisons_that_leave_something_are_taken(text: str) -> None:
+    assert parse_expression(text)
+
+
+@pytest.mark.parametrize(
     "text",
     ["alpha_ratio >= 1", "words <= 0", "words / lines < -1", "words - lines < 0", "top_2_gram_ratio > 1"],
 )

@@ -233,6 +233,7 @@ def test_repeated_lines_are_cut_and_what_is_left_too_short_is_emptied(store: Blo
     texts = [t for n in ("train", "heldout") for t in read_split(store, result["manifest"], n)["text"].to_pylist()]
     assert sum(shared.strip() in text for text in texts) == 1
     assert {step["rule"]: step["dropped"] for step in result["funnel"]}["emptied"] == 1
+    assert result["counts"]["documents_cut"] == 3
 
 
 def test_chats_become_rows_of_answers_and_texts_people_can_read(store: BlobStore, tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from atoll.core.errors import Invalid
-from atoll.data.rules import PrivacyKind, parse_expression
+from atoll.data.rules import PrivacyKind, check_language, parse_expression
 
 Share = Annotated[float, Field(ge=0, le=1)]
 RuleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -37,6 +39,16 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """What is refused inside, in a form that the refusal of a recipe tells with its hint."""
+    try:
+        yield
+    except Invalid as error:
+        fault = {"fault": error.message, "hint": error.hint}
+        raise PydanticCustomError("expression", "{fault} ({hint})", fault) from error
+
+
 class RuleSpec(Part):
     """A document is dropped when the expression holds; the first rule that holds is its reason."""
 
@@ -53,11 +65,8 @@ class RuleSpec(Part):
     @field_validator("drop")
     @classmethod
     def _parses(cls, drop: str) -> str:
-        try:
+        with _told():
             return parse_expression(drop).text
-        except Invalid as error:
-            fault = {"fault": error.message, "hint": error.hint}
-            raise PydanticCustomError("expression", "{fault} ({hint})", fault) from error
 
 
 class NormaliseSpec(Part):
@@ -81,6 +90,14 @@ class LanguageSpec(Part):
     score_min: Share = Field(default=0.65, description="Least confidence in the language; below it a text is dropped.")
     scripts: list[Literal["latin", "cjk"]] = Field(default_factory=list, description="Scripts to keep; empty: all.")
     share_min: Share = Field(default=0.5, description="Share of a document's letters those scripts must have.")
+
+    @field_validator("keep")
+    @classmethod
+    def _known(cls, keep: list[str]) -> list[str]:
+        for code in keep:
+            with _told():
+                check_language(code, "keep")
+        return keep
 
 
 class QualitySpec(Part):
@@ -122,7 +139,7 @@ class NearSpec(Part):
 
 
 class LinesSpec(Part):
-    """Lines and paragraphs that stood in an earlier document are cut out."""
+    """Lines and paragraphs that stood in an earlier document are cut out; source code stays whole or goes."""
 
     unit: Literal["line", "paragraph"] = Field(default="line", description="What is compared.")
     characters_min: int = Field(default=30, ge=1, description="Shorter ones stay, for they repeat by chance.")
@@ -130,7 +147,7 @@ class LinesSpec(Part):
 
 
 class SubstringsSpec(Part):
-    """Exact repeats of any place, however lines are broken, are cut out of all documents but one."""
+    """Exact repeats of any place, wherever lines end, are cut out of all documents but one; code stays whole."""
 
     bytes_min: int = Field(default=150, ge=32, le=1 << 20, description="Shortest repeat that is cut, bytes of UTF-8.")
 
@@ -218,7 +235,9 @@ class MixSpec(Part):
     """How much of each source is trained on; documents are drawn by a hash of id and seed. Held-out ones all stay."""
 
     tokens: int | None = Field(
-        default=None, ge=1, description="Tokens to train on; null: as many as the weights allow."
+        default=None,
+        ge=1,
+        description="Tokens to train on, of the tokenizer that packs, else about; null: as many as the weights allow.",
     )
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="Weight of each source by its name; a source not named has weight 1."

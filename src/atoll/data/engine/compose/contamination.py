@@ -123,7 +123,8 @@ def build(sets: Mapping[str, Iterable[Sequence[str]]], words: int) -> Table:
                 runs.setdefault(length, []).append((hashes, number))
                 ends.append(last)
         if not any(owner == number for found in runs.values() for _, owner in found):
-            raise Invalid(f"the evaluation set {name!r} holds no words", field="recipe.decontaminate.sets")
+            hint = "give a file with texts, or leave it out: nothing would be kept out by it"
+            raise Invalid(f"the evaluation set {name!r} holds no words", field="recipe.decontaminate.sets", hint=hint)
     return Table(words, tuple(sets), tuple(counts), _grams(runs, np.concatenate(ends), _least(words)))
 
 

@@ -103,7 +103,8 @@ def draw(
 ) -> Mixture:
     """The mixture of documents given by source (its place among `names`), tokens and hash of id, each (n,).
 
-    Invalid when a weight speaks of no source, when a source has nothing, or when the budget is more than there is.
+    Invalid when a weight speaks of no source, when a source has nothing, when the budget is more than there is, and
+    when it is too small for any document.
     """
     weights = _weights(names, dict(wanted.weights))
     keys = mix(hashes ^ seeded(1, seed)[0])
@@ -114,6 +115,8 @@ def draw(
         taken = _take(stock, wants[stock.name], surplus, wanted.repeat_max, times)
         surplus += taken - wants[stock.name]
         portions.append(_portion(stock, wants[stock.name], taken, times))
+    if wanted.tokens is not None and not times.any():
+        raise _too_little(stocks, wanted.tokens)
     return Mixture(times, tuple(portions))
 
 
@@ -154,6 +157,14 @@ def _beyond(stocks: Sequence[_Stock], wanted: plan.Mix, total: int, most: float)
     )
     repeat = f"repeat_max to {repeats:g}, or " if repeats <= REPEAT_MOST else ""
     hint = f"at most {int(most)} tokens go with these weights; or set {repeat}its weight lower"
+    return Invalid(message, field="recipe.mix.tokens", hint=hint)
+
+
+def _too_little(stocks: Sequence[_Stock], total: int) -> Invalid:
+    whole = sum(stock.weight for stock in stocks)
+    least = min(ceil(int(stock.reached[0]) * whole / stock.weight) for stock in stocks)
+    message = f"a budget of {total} is too small for any document: nothing would be left to train on"
+    hint = f"at least {least} tokens, what the first document drawn takes; null takes as many as the weights allow"
     return Invalid(message, field="recipe.mix.tokens", hint=hint)
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
+import re
 import runpy
 import secrets
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,14 +159,41 @@ def _value_in(path: Path) -> Any:
     try:
         if path.suffix == ".py":
             return _value_of_python(path)
-        return yaml.safe_load(path.read_bytes()) or {}
+        return yaml.load(path.read_bytes(), _Loader) or {}  # noqa: S506 - a safe loader
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else error
         raise Invalid(f"{path} cannot be read: {said}", field="recipe", hint="a .yaml, .json or .py file") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as manifests of the platform are read: no key is given twice, and yes, no, on and off are texts."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if any(other.value == key.value for other in keys[:place]):
+                problem = f"{key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
 def _value_of_python(path: Path) -> Any:
-    found = runpy.run_path(str(path))
+    path.read_bytes()  # or the reason why it cannot be read is taken for one of its own
+    try:
+        found = runpy.run_path(str(path))
+    except Exception as error:  # the caller's own code
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        message = f"{path}{'' if line is None else f', line {line}'}: {type(error).__name__}: {error}"
+        raise Invalid(message, field="recipe", hint="a Python file that runs and defines `recipe`") from error
     if "recipe" not in found:
         raise Invalid(f"{path} defines no `recipe`", field="recipe", hint="recipe = Recipe(…), or a dict")
     return found["recipe"]

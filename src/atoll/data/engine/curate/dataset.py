@@ -80,9 +80,11 @@ def report_of(curated: Curated, manifest: Manifest, figures: dict[str, Any]) -> 
 def _manifest(curated: Curated, splits: dict[str, Split], tables: dict[str, Split], parents: list[str]) -> Manifest:
     plan = curated.plan
     refused = sum(len(part.refused) for part in curated.taken)
+    cut = sum(told["documents_cut"] for told in curated.counts)
     counts = {
         "documents_in": curated.documents + refused,
         "documents_out": curated.kept,
+        **({"documents_cut": cut} if cut else {}),
         **{name: split.rows for name, split in splits.items()},
         "characters": sum(told["characters"] for told in curated.counts),
     }

@@ -20,20 +20,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from atoll.core.errors import Invalid
 from atoll.data.engine.compose import contamination
 from atoll.data.engine.compose.evaluation_texts import texts_of
 from atoll.data.engine.compose.mix import approximate_tokens, draw, source_codes
 from atoll.data.engine.compose.split import TRAIN, hash_ids, name_clusters, sides
-from atoll.data.engine.compose.tokenizer import BYTES
+from atoll.data.engine.compose.tokenizer import BYTES, tokenizer_of
 from atoll.data.engine.curate.corpus import TEXTS, Batch, Corpus, write_array
 from atoll.data.engine.curate.judge import KEPT, Mask, checks_of, first_reasons
+from atoll.data.engine.curate.mapped import PORTION_BYTES, portions
 from atoll.data.engine.curate.plan import Decontaminate, Mix, Pack, Plan
 from atoll.data.engine.dedup import Cuts, Dedup, find_duplicates
 from atoll.data.engine.runtimes.stages import Stages
+from atoll.data.layout import MANIFEST, path_of
+from atoll.data.manifest import decode_manifest
 
 DECISION = "decision.json"
 REASONS, CLUSTERS, SIDES, TIMES = "reasons.npy", "clusters.npy", "sides.npy", "times.npy"
 DUPLICATES = "dedup"
+TOKENS = "tokens.npy"
 ROWS_AT_ONCE = 1 << 16
 
 
@@ -123,7 +128,8 @@ def decide(plan: Plan, corpus: Corpus, stages: Stages, folder: Path, run: str) -
     times = np.ones(len(corpus), np.int16)
     if plan.mix is not None:
         drawn = kept & (side == TRAIN)
-        times[drawn] = _mixed(plan.mix, plan, corpus, hashes, drawn, choice)
+        tokens = _tokens(plan.pack, corpus, stages, drawn)
+        times[drawn] = _mixed(plan.mix, plan, corpus, hashes, tokens, drawn, choice)
         reasons.give("not_sampled", times == 0)
     if choice.cuts:
         choice.cuts = os.path.relpath(choice.cuts, folder.parent)
@@ -155,7 +161,8 @@ def repeated(hashes: NDArray[np.uint64], members: Mask) -> Mask:
 
 def dedup_of(plan: Plan, run: str) -> Dedup:
     """What is asked of deduplication; `run` is not looked for in an index."""
-    return Dedup.of({**asdict(plan.dedup), "run": run})
+    is_code = plan.recipe.get("preset") == "code"
+    return Dedup.of({**asdict(plan.dedup), "run": run, "whole": is_code})
 
 
 def _deduplicated(spec: Dedup, corpus: Corpus, stages: Stages, reasons: _Reasons) -> _Choice:
@@ -194,34 +201,82 @@ def told_apart(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _texts_in(path: str) -> Iterator[list[str]]:
-    """The texts of a file, or of all Parquet files of a dataset's folder."""
-    if not Path(path).is_dir():
+    """The texts of a file, or of a dataset's folder: of its splits where a manifest names them, else of all its Parquet
+    files. Invalid when there are none."""
+    folder = Path(path)
+    if not folder.is_dir():
         return texts_of(path)
-    return chain.from_iterable(texts_of(str(file)) for file in sorted(Path(path).rglob("*.parquet")))
+    files = _split_files(folder) if (folder / MANIFEST).is_file() else sorted(folder.rglob("*.parquet"))
+    if not files:
+        hint = "a folder that `atoll data curate` made or one of Parquet files; else name each file"
+        raise Invalid(f"{path} holds no Parquet file", field="recipe.decontaminate.sets", hint=hint)
+    return chain.from_iterable(texts_of(str(file)) for file in files)
+
+
+def _split_files(folder: Path) -> list[Path]:
+    """The files of a dataset's splits; what it rejected and its notes are no texts of it."""
+    splits = decode_manifest((folder / MANIFEST).read_bytes()).splits
+    return [folder / path_of(name, number) for name, split in splits.items() for number in range(len(split.shards))]
 
 
 def _mixed(
-    wanted: Mix, plan: Plan, corpus: Corpus, hashes: NDArray[np.uint64], drawn: Mask, choice: _Choice
+    wanted: Mix,
+    plan: Plan,
+    corpus: Corpus,
+    hashes: NDArray[np.uint64],
+    tokens: NDArray[np.int64],
+    drawn: Mask,
+    choice: _Choice,
 ) -> NDArray[np.int16]:
     """How often each document of `drawn`, those to train on, is taken."""
     names = [source.name for source in plan.sources]
     codes = source_codes(corpus.strings("source"), names)
-    tokens = np.concatenate([tokens_of(batch, plan.pack) for batch in corpus])
     mixture = draw(codes[drawn], names, tokens[drawn], hashes[drawn], wanted, plan.seed)
     choice.portions = [portion.as_row for portion in mixture.portions]
     return mixture.times
 
 
-def tokens_of(batch: Batch, pack: Pack | None) -> NDArray[np.int64]:
-    """Tokens of each text with its end, (rows,): exact where bytes are packed, else by a rule of thumb.
+def _tokens(pack: Pack | None, corpus: Corpus, stages: Stages, drawn: Mask) -> NDArray[np.int64]:
+    """Tokens of each text with its end, (documents,): of those in `drawn` as many as will be packed, where they are.
 
-    Another tokenizer would read all texts a second time. Texts count as they were read, before anything is cut.
+    Without packing by a rule of thumb. Texts count as they were read, before anything is cut or masked.
     """
-    if pack is None or pack.tokenizer != BYTES:
+    if pack is None or pack.tokenizer == BYTES:
+        return np.concatenate([tokens_of(batch, pack) for batch in corpus])
+    mask = stages.folder / "drawn"
+    mask.parent.mkdir(parents=True, exist_ok=True)
+    write_array(mask, drawn)
+    counted = stages.map("tokens", count_tokens, [Counting(batch, mask, pack.tokenizer) for batch in corpus])
+    return np.concatenate([np.load(folder / TOKENS) for folder in counted])
+
+
+def tokens_of(batch: Batch, pack: Pack | None) -> NDArray[np.int64]:
+    """Tokens of each text with its end, (rows,): exact where bytes are packed, by a rule of thumb where nothing is."""
+    if pack is None:
         return approximate_tokens(batch.notes)
     lengths = pc.binary_length(batch.texts).to_numpy(zero_copy_only=False)
     result: NDArray[np.int64] = lengths.astype(np.int64) + 1
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """A batch whose documents in the mask of the file `drawn` are counted."""
+
+    batch: Batch
+    drawn: Path
+    tokenizer: str
+
+
+def count_tokens(item: Counting, folder: Path) -> None:
+    """A stage: the tokens of each document with its end, 0 of those that are not drawn."""
+    tokenizer = tokenizer_of(item.tokenizer)
+    drawn = np.load(item.drawn, mmap_mode="r")[item.batch.first : item.batch.first + item.batch.rows]
+    tokens = np.zeros(item.batch.rows, np.int64)
+    for rows, documents in portions(item.batch.folder / TEXTS, PORTION_BYTES):
+        places = np.flatnonzero(drawn[rows])
+        tokens[rows.start + places] = tokenizer.encode(documents.column("text").take(pa.array(places)))[1] + 1
+    write_array(folder / TOKENS, tokens)
 
 
 def _save(folder: Path, reasons: _Reasons, choice: _Choice, arrays: Mapping[str, NDArray[Any]]) -> None:

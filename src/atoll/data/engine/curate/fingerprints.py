@@ -17,11 +17,11 @@ from atoll.data.engine.curate.intake import Item
 from atoll.data.engine.curate.plan import Plan
 from atoll.data.engine.read import fingerprint as parts_fingerprint
 
-VERSION = 2
+VERSION = 3
 """Raised when operators give other results for the same input, so kept stages are not mistaken for new ones."""
 
 DECIDING = (
-    *("min_characters", "max_characters", "language", "rule_sets", "rules", "words", "dedup", "privacy"),
+    *("preset", "min_characters", "max_characters", "language", "rule_sets", "rules", "words", "dedup", "privacy"),
     *("decontaminate", "split", "mix"),
 )
 WRITING = ("min_characters", "privacy", "words", "questions", "pack")

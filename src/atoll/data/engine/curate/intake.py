@@ -242,4 +242,7 @@ def words_of(words: Words) -> Sequence[str]:
     except (OSError, UnicodeDecodeError) as error:
         hint = "a UTF-8 file with one word a line, where the run is"
         raise Invalid(f"the word list {words.path} cannot be read: {error}", field="recipe.words", hint=hint) from error
-    return [line.strip() for line in lines if line.strip()]
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise Invalid(f"the word list {words.path} holds no words", field="recipe.words", hint="one word a line")
+    return found

@@ -1,8 +1,9 @@
 """A preview: what another recipe would drop, told from the notes of a dataset alone, in milliseconds.
 
 Only what notes decide is told: lengths, language, rules, sensitive words, personal data. A document that was dropped
-by one of these and would not be again has never been compared with others; it is counted as `to_compare`. Changes of
-a recipe that notes cannot decide are named.
+by one of these and would not be again has never been compared with others; it is counted as `to_compare`, and so are
+exact and near copies of a document that goes now, one of which may stay in its place. Changes of a recipe that notes
+cannot decide are named.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ UNDECIDED = (
     *("split", "pack", "questions"),
 )
 """Parts of a recipe whose change the notes cannot tell the outcome of."""
+
+COPIES = ("exact_duplicate", "near_duplicate")
+"""Reasons of documents whose cluster says which of them was kept."""
 
 Names = NDArray[np.object_]
 
@@ -65,6 +69,7 @@ def preview(opened: Opened, recipe: Recipe) -> Preview:
     before = notes.column("reason").to_numpy(zero_copy_only=False)
     before = np.where(before == "", KEPT_NAME, before)
     after = reasons_after(before, [check.name for check in former], checks, notes)
+    after[orphaned(before, after, notes.column("cluster").to_numpy())] = TO_COMPARE
     ids = notes.column("id")
     order = [*(check.name for check in checks), *(step["rule"] for step in manifest.funnel), KEPT_NAME, TO_COMPARE]
     changes = tuple(_change(name, before, after, ids) for name in dict.fromkeys(order) if name != "unreadable")
@@ -79,6 +84,14 @@ def reasons_after(before: Names, former: Sequence[str], checks: Sequence[Check],
     names = np.array([*(check.name for check in checks), ""], object)
     was_noted = np.isin(before, list(former))
     return np.where(first != KEPT, names[first], np.where(was_noted, TO_COMPARE, before))
+
+
+def orphaned(before: Names, after: Names, clusters: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Copies for whose sake nothing is kept any more: what was kept of their cluster goes."""
+    stayed, stays = before == KEPT_NAME, after == KEPT_NAME
+    lost = np.setdiff1d(clusters[stayed], clusters[stays])
+    found: NDArray[np.bool_] = np.isin(after, COPIES) & np.isin(clusters, lost)
+    return found
 
 
 def _checks(recipe: Recipe) -> list[Check]:

@@ -40,12 +40,14 @@ class Treatment:
 
 @dataclass(frozen=True, slots=True)
 class Treated:
-    """texts: those of the batch, treated. changed: which differ. refused: which a drop action would not let pass.
+    """texts: those of the batch, treated. cut: which lost repeats, changed: which differ at all. refused: which a drop
+    action would not let pass.
 
     found: for each row that has any, kinds of personal data and how many.
     """
 
     texts: pa.StringArray
+    cut: Mask
     changed: Mask
     refused: Mask
     found: dict[int, dict[str, int]]
@@ -62,6 +64,7 @@ def treat(
     if cut is not None and len(cut):
         texts = cut.apply(texts)
         changed[cut.rows] = True
+    lost = changed.copy()
     found: dict[int, dict[str, int]] = {}
     made: dict[int, bytes] = {}
     if wanted.privacy is not None:
@@ -73,7 +76,7 @@ def treat(
         made = _acted_on(texts, personal, refused, actions)
     made |= _masked(texts, made, np.flatnonzero(_to_mask(notes, wanted)).tolist(), wanted)
     changed[list(made)] = True
-    return Treated(_replaced(texts, made), changed, refused, found)
+    return Treated(_replaced(texts, made), lost, changed, refused, found)
 
 
 def summed(found: Iterable[Mapping[str, int]]) -> Counter[str]:

@@ -127,7 +127,7 @@ class _Told:
         self.personal: Counter[str] = Counter()
         self.languages: Counter[str] = Counter()
         self.samples: dict[str, list[str]] = {}
-        self.documents = self.characters = 0
+        self.documents = self.documents_cut = self.characters = 0
 
     def as_dict(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -202,6 +202,7 @@ class _Share:
     def _tell(self, told: _Told) -> None:
         kept = self.kept
         told.documents += int(kept.sum())
+        told.documents_cut += int((self.treated.cut & kept).sum())
         told.characters += int(lengths_of(self.shown.column("text"))[kept].sum())
         told.personal.update(summed([kinds for row, kinds in self.treated.found.items() if kept[row]]))
         if "language" in self.notes.schema.names:

@@ -43,6 +43,11 @@ class Spans:
         """How many bytes go of each of the batch's `count` rows; spans must be disjoint."""
         return np.bincount(self.rows, (self.stops - self.starts).astype(np.float64), count).astype(np.int64)
 
+    def without(self, rows: NDArray[np.bool_]) -> Spans:
+        """The spans of the other rows; `rows` is a mask over the batch."""
+        left = ~rows[self.rows]
+        return Spans(self.rows[left], self.starts[left], self.stops[left])
+
     def apply(self, texts: pa.StringArray) -> pa.StringArray:
         """The texts of the whole batch without the spans."""
         data, starts = bytes_of(texts)

@@ -1,6 +1,7 @@
 """Repeated text: what lines and substrings cut together, and which documents are dropped because little is left.
 
-A document is dropped when more than a share of its bytes would be cut. What is cut always stands in a document that
+A document is dropped when more than a share of its bytes would be cut. Source code is dropped like any text and never
+cut, for a file with holes is no program: it stays whole or goes. What is cut always stands in a document that
 stays: a dropped document proves nothing about later ones. Who is dropped depends on who is dropped before, so both are
 found in turns, until nothing changes or ROUNDS_MAX; the last cuts are those of the documents that stay.
 """
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from atoll.core.files import write_bytes
 from atoll.data.engine.curate.corpus import Batch, Corpus
-from atoll.data.engine.dedup import lines, substrings
+from atoll.data.engine.dedup import lines, raw, substrings
 from atoll.data.engine.dedup.cuts import FILE, Cuts, Spans, snapped, united
 from atoll.data.engine.dedup.exact import Indices, Mask
 from atoll.data.engine.dedup.shards import shards_of
@@ -26,6 +27,8 @@ from atoll.data.engine.dedup.verify import sizes
 from atoll.data.engine.runtimes.stages import Stages
 
 ROUNDS_MAX = 4
+LOST = "lost"
+"""What a batch's documents would lose, bytes of each; beside the cuts, which leave source code whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class _Joined:
     anchors: Path | None
     repeated_lines: tuple[Path, ...]
     repeated_substrings: tuple[Path, ...]
+    whole: bool
 
 
 def find(corpus: Corpus, stages: Stages, spec: Dedup, members: Mask, ranks: Indices) -> tuple[Cuts, Mask]:
@@ -75,17 +79,17 @@ class Search:
             self._anchors = substrings.noted(corpus, stages, spec.substrings, members, substrings.SHARDS * self._shards)
 
     def round(self, step: int, sources: Mask) -> tuple[Cuts, Indices]:
-        """The cuts that the documents in `sources` prove, and the bytes each document loses."""
+        """The cuts that the documents in `sources` prove, and the bytes each document loses, or would if cut."""
         path = self._written(f"sources-{step}", sources)
         found_lines, found_substrings = self._repeated_lines(step, path), self._repeated_substrings(step, path)
         count, found = len(self._lines), (found_lines, found_substrings)
         items = [
-            _Joined(number, count, batch, self._lines[number], self._anchors[number], *found)
+            _Joined(number, count, batch, self._lines[number], self._anchors[number], *found, self._spec.whole)
             for number, batch in enumerate(self._corpus)
         ]
-        self._stages.map(f"dedup-cuts-{step}", _join, items)
+        joined = self._stages.map(f"dedup-cuts-{step}", _join, items)
         cuts = Cuts(self._stages.folder / f"dedup-cuts-{step}")
-        lost = [cuts[number].bytes_cut(batch.rows) for number, batch in enumerate(self._corpus)]
+        lost = [raw.read(folder / LOST, np.int64) for folder in joined]
         return cuts, np.concatenate([np.empty(0, np.int64), *lost])
 
     def _repeated_lines(self, step: int, sources: Path) -> tuple[Path, ...]:
@@ -120,17 +124,24 @@ class Search:
 
 
 def _chats(corpus: Corpus) -> Mask:
-    kinds = [pc.equal(batch.documents.column("kind"), "chat").to_numpy(zero_copy_only=False) for batch in corpus]
-    return np.concatenate([np.empty(0, bool), *kinds]).astype(bool)
+    return np.concatenate([np.empty(0, bool), *(_of_kind(batch, "chat") for batch in corpus)])
+
+
+def _of_kind(batch: Batch, kind: str) -> Mask:
+    found: Mask = pc.equal(batch.documents.column("kind"), kind).to_numpy(zero_copy_only=False).astype(bool)
+    return found
 
 
 def _join(item: _Joined, folder: Path) -> None:
-    """The union of what a batch loses, on character boundaries."""
+    """The union of what a batch loses, on character boundaries: how much of each document, and what is cut."""
     parts: list[Spans] = []
     texts = item.batch.texts
     if item.anchors:
-        repeated = substrings.spans_of(item.anchors, item.repeated_substrings, item.number, item.batches)
-        parts.append(snapped(united(repeated), texts))
+        found = substrings.spans_of(item.anchors, item.repeated_substrings, item.number, item.batches)
+        parts.append(snapped(united(found), texts))
     if item.lines:
         parts.append(lines.spans_of(item.lines, item.repeated_lines, item.number, item.batches, item.batch.first))
-    united(parts).write(folder / FILE)
+    repeated = united(parts)
+    raw.write(folder / LOST, repeated.bytes_cut(item.batch.rows))
+    whole = np.ones(item.batch.rows, bool) if item.whole else _of_kind(item.batch, "code")
+    repeated.without(whole).write(folder / FILE)

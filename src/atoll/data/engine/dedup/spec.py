@@ -19,7 +19,8 @@ class Dedup:
     """All of it; None leaves a kind out.
 
     `quality` names the column that `keep="best"` goes by; empty: the first one. `index` is a folder, `run` the
-    fingerprint of this run, whose own documents in the index are not known from before.
+    fingerprint of this run, whose own documents in the index are not known from before. `whole`: every text is source
+    code, also where its file does not say so, and nothing is cut out of it.
     """
 
     exact: bool = True
@@ -33,6 +34,7 @@ class Dedup:
     index: str = ""
     quality: str = ""
     run: str = ""
+    whole: bool = False
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Dedup:

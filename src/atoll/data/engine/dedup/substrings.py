@@ -1,4 +1,4 @@
-"""Exact repeats of at least L bytes, however lines are broken, are cut from all places but the first.
+"""Exact repeats of at least L bytes, wherever lines end, are cut from all places but the first.
 
 Cut is exactly what a suffix array of all texts in keep order would give: every byte of a window of L bytes that also
 occurs in a document of lower rank, or earlier in the same document. A suffix array of 2 GB needs 10 GB or a merge on

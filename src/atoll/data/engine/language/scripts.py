@@ -98,6 +98,18 @@ def read_excerpts(data: U8, begin: int, end: int, table: U8, counts: I32, letter
 
 
 @inner
+def count_telling(data: U8, begin: int, end: int, table: U8, counts: I32) -> None:
+    """Count the letters of a whole text that tell a Chinese script, in place of those of its excerpts."""
+    counts[HANS] = counts[HANT] = 0
+    place = begin
+    while place < end:
+        point, place = decode(data, place)
+        script = table[point] if point < LIMIT else np.uint8(_NONE)
+        if script in (HANS, HANT):
+            counts[script] += 1
+
+
+@inner
 def _word_start(data: U8, place: int, stop: int) -> int:
     """Where a word or at least a character starts, from `place` on."""
     for here in range(place, min(stop, place + 32)):
