@@ -155,6 +155,7 @@ def test_progress_is_told_stage_by_stage(folder: Path, store: BlobStore, tmp_pat
     stages = list(dict.fromkeys(stage.partition("-")[0] for stage, *_ in told))
     assert stages == ["read", "decide", "dedup", "write", "ask", "finish"]
     assert ("read", 1, 1, "part") in told
+    assert told[-1] == ("finish", 1, 1, "dataset")
 
 
 def test_a_wrong_input_leaves_nothing_behind(store: BlobStore, tmp_path: Path) -> None:

@@ -95,12 +95,13 @@ def _curated(
         curated = curation.curate(known, place, working, report)
         working.close()
         end_parsers()  # or what they took would not be counted
-        report("finish", 0, None, "shard")
+        report("finish", 0, 1, "dataset")
         used_s = cpu_of(working, started[1])
         figures = {"cpu_s": used_s, "seconds": round(time.monotonic() - started[0], 3), **figures}
         figures["mb_per_cpu_s"] = round(curated.input_bytes / 1e6 / used_s, 2) if used_s else 0.0
         _, manifest = put(curated, Folder(out), figures, ready.parents, figures["workers"])
         curation.remember(curated)
+        report("finish", 1, 1, "dataset")
     return manifest, figures | {"input_bytes": curated.input_bytes}
 
 

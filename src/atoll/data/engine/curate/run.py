@@ -82,10 +82,11 @@ def _curated(
     finally:
         runtime.close()
         end_parsers()  # or what they took would not be counted
-    report("finish", 0, None, "shard")
+    report("finish", 0, 1, "dataset")
     figures = {"cpu_s": cpu_of(runtime, started_cpu_s), "seconds": round(time.monotonic() - started_s, 3)}
     digest, manifest = put(curated, Blobs(store), figures, inputs.parents, task_input.get("workers", 1))
     curation.remember(curated)
+    report("finish", 1, 1, "dataset")
     figures_told = {"counts": manifest.counts, "funnel": manifest.funnel, "privacy": manifest.privacy}
     return {"manifest": digest, **figures_told, "languages": manifest.languages, **figures}
 
