@@ -106,7 +106,7 @@ def _ranking(title: str, figures: Mapping[str, int]) -> list[str]:
 
 
 def _block(title: str, value: Any) -> list[str]:
-    from atoll.sdk.yaml_lines import dump_yaml
+    from atoll.core.yaml_lines import dump_yaml
 
     return ["", title, *_indented(dump_yaml(value).splitlines())] if value else []
 

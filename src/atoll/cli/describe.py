@@ -78,7 +78,7 @@ def readable(value: Any, name: str = "") -> Any:
 
 def _print_fields(title: str, fields: dict[str, Any]) -> None:
     from atoll.cli.render import line
-    from atoll.sdk.yaml_lines import dump_yaml
+    from atoll.core.yaml_lines import dump_yaml
 
     told = {k: v for k, v in fields.items() if v not in (None, "", [], {})}
     if not told:

@@ -159,7 +159,7 @@ def _watch_as_data(items: dict[str, Resource], changes: Iterator[WatchEvent], ou
 def _print_change(word: str, body: dict[str, Any], output: str) -> None:
     import json
 
-    from atoll.sdk.yaml_lines import dump_yaml
+    from atoll.core.yaml_lines import dump_yaml
 
     change = {"type": word, "resource": body}
     text = json.dumps(change, ensure_ascii=False) + "\n" if output == "json" else "---\n" + dump_yaml(change)

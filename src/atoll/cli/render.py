@@ -195,7 +195,7 @@ def print_json(value: Any) -> None:
 
 def print_yaml(value: Any) -> None:
     """A value as YAML on standard output."""
-    from atoll.sdk.yaml_lines import dump_yaml
+    from atoll.core.yaml_lines import dump_yaml
 
     sys.stdout.write(dump_yaml(value))
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from atoll.core.errors import AtollError, Invalid, TooLarge
-from atoll.sdk.yaml_lines import Document, read_documents
+from atoll.core.yaml_lines import Document, read_documents
 
 E = TypeVar("E", bound=AtollError)
 

@@ -160,7 +160,7 @@ def test_an_unknown_preset_is_refused_with_those_there_are(desk: Desk, made: Pat
     ("content", "said"),
     [
         ("min_character: 7", "min_character"),
-        ("a: [", "cannot be read"),
+        ("a: [", "not valid YAML"),
         ("[1]", "holds no recipe"),
         ("rules: [{rule: x, drop: 'nothing > 1'}]", "nothing"),
         ("pack: {tokenizer: my-model}", "there is no tokenizer 'my-model'"),

@@ -232,8 +232,10 @@ def test_no_is_norwegian_and_true_is_true(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("recipe.yaml", "[1, 2]", "holds no recipe"),
-        ("recipe.yaml", "a: [", "cannot be read"),
-        ("recipe.yaml", "min_character: 7", "there is no field"),
+        ("recipe.yaml", "a: [", r"recipe.yaml:\d: not valid YAML"),
+        ("recipe.yaml", "seed: 1\nmin_character: 7", "recipe.yaml:1: there is no field"),
+        ("recipe.yaml", "rules:\n- {rule: a, drop: words < 3}\n- rule: b\n  drop: wordz < 3", "recipe.yaml:4: .*wordz"),
+        ("recipe.yaml", "a: 1\n---\nb: 2\n", "holds 2 documents"),
         ("recipe.yaml", "rules: []\nmin_characters: 7\nrules: []", "'rules' is given twice"),
         ("recipe.json", '{"dedup": {"exact": true, "exact": false}}', "'exact' is given twice"),
         ("recipe.py", "rules = []", "defines no `recipe`"),

@@ -26,6 +26,7 @@ import yaml
 
 from atoll.core.errors import Conflict, Invalid
 from atoll.core.files import disk_full_named, write_bytes
+from atoll.core.yaml_lines import Document, read_documents
 from atoll.data.engine.curate.plan import Plan
 from atoll.data.engine.runtimes import runtime_of
 from atoll.data.engine.runtimes.stages import Runtime, cpu_s
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 KEY = "privacy.key"
 KEYED_ACTIONS = frozenset({"hash", "pseudonymise"})
+_PLACE = re.compile(r"\[(\d+)\]")
 ELSEWHERE = {"pypi:": "package", "hf:": "hub"}
 
 Report = Callable[..., None]
@@ -145,49 +147,47 @@ def _paths(pattern: str) -> list[str]:
 
 
 def recipe_from(path: Path | None, preset: str | None) -> Recipe:
-    """The recipe in a .yaml, .json or .py file over a preset; Invalid names what is wrong with it."""
-    value = {} if path is None else _value_in(path)
+    """The recipe in a .yaml, .json or .py file over a preset; Invalid names what is wrong with it, and its line."""
+    document = None if path is None or path.suffix == ".py" else _document_in(path)
+    value = {} if path is None else _value_of_python(path) if document is None else document.value
     if isinstance(value, Recipe):
         if preset is None:
             return value
         value = value.model_dump(exclude_unset=True)
     if not isinstance(value, Mapping):
         raise Invalid(f"{path} holds no recipe", field="recipe", hint="an object, as `atoll explain` shows it")
-    return parse_recipe({**value, "preset": preset} if preset else dict(value))
-
-
-def _value_in(path: Path) -> Any:
     try:
-        if path.suffix == ".py":
-            return _value_of_python(path)
-        return yaml.load(path.read_bytes(), _Loader) or {}  # noqa: S506 - a safe loader
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise Invalid(f"{path} cannot be read: {said}", field="recipe", hint="a .yaml, .json or .py file") from error
+        return parse_recipe({**value, "preset": preset} if preset else dict(value))
+    except Invalid as error:
+        if document is None:
+            raise
+        place = _PLACE.sub(r".\1", error.field.removeprefix("recipe").removeprefix("."))
+        raise Invalid(
+            f"{path}:{document.line_of(place)}: {error.message}", field=error.field, hint=error.hint
+        ) from error
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as manifests of the platform are read: no key is given twice, and yes, no, on and off are texts."""
+def _document_in(path: Path) -> Document:
+    """What a file of YAML or JSON says; Invalid when it is none, or more than one document."""
+    try:
+        found = read_documents(path.read_bytes().decode("utf-8-sig"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+    if len(found) > 1:
+        raise Invalid(f"{path} holds {len(found)} documents", field="recipe", hint="one recipe, without ---")
+    return found[0] if found else Document({}, 1, {})
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if any(other.value == key.value for other in keys[:place]):
-                problem = f"{key.value!r} is given twice"
-                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
 
-
-_BOOL = "tag:yaml.org,2002:bool"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> Invalid:
+    said = error.strerror if isinstance(error, OSError) else error
+    return Invalid(f"{path} cannot be read: {said}", field="recipe", hint="a .yaml, .json or .py file in UTF-8")
 
 
 def _value_of_python(path: Path) -> Any:
-    path.read_bytes()  # or the reason why it cannot be read is taken for one of its own
+    try:
+        path.read_bytes()  # or the reason why it cannot be read is taken for one of its own
+    except OSError as error:
+        raise _unreadable(path, error) from error
     try:
         found = runpy.run_path(str(path))
     except Exception as error:  # the caller's own code

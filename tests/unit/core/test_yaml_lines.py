@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.core.errors import Invalid
-from atoll.sdk.yaml_lines import DEPTH_MAX, dump_yaml, read_documents
+from atoll.core.yaml_lines import DEPTH_MAX, dump_yaml, read_documents
 
 KEYS = st.text("abcdefghij_-", min_size=1, max_size=8)
 SCALARS = st.one_of(
