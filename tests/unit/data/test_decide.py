@@ -66,6 +66,26 @@ def test_what_is_held_out_is_so_whatever_the_mix(tmp_path: Path) -> None:
     assert (np.asarray(mixed.times)[heldout] == 1).all() and np.asarray(mixed.times).max() == 3
 
 
+def test_what_an_evaluation_set_takes_costs_no_other_document_its_text(tmp_path: Path) -> None:
+    shared = "a line that both have, of words enough to be compared and cut out of the second"
+    alike = " ".join(f"alike{i}" for i in range(300))
+    texts = {
+        "a1": f"{SENTENCE}\n{shared}\nthe first goes on",
+        "a2": f"the second begins in another way\n{shared}",
+        "b1": f"{alike} {SENTENCE} and so it is the longest",
+        "b2": f"{alike} and no more",
+    }
+    (tmp_path / "docs.jsonl").write_text("".join(json.dumps({"id": k, "text": v}) + "\n" for k, v in texts.items()))
+    (tmp_path / "exam.txt").write_text(SENTENCE)
+    source = {"kind": "files", "paths": [str(tmp_path / "docs.jsonl")]}
+    recipe = {"dedup": {"lines": {}, "keep": "longest"}, "decontaminate": {"sets": [str(tmp_path / "exam.txt")]}}
+    made = _curated(tmp_path, [source], min_characters=1, rules=[], split={"heldout_fraction": 0}, **recipe)
+    rows = [row for folder in made.written for row in pq.read_table(folder / "train.parquet").to_pylist()]
+    assert {row["id"]: row["text"] for row in rows} == {name: texts[name] for name in ("a2", "b2")}
+    dropped = {step["rule"]: step["dropped"] for step in made.funnel}
+    assert dropped["contaminated"] == 2 and not dropped["near_duplicate"]
+
+
 def test_more_than_there_is_to_train_on_is_refused(tmp_path: Path) -> None:
     sources = _sources(tmp_path, 12)
     corpus = corpus_of(_curated(tmp_path, sources).taken)

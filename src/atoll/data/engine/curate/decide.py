@@ -118,9 +118,11 @@ def decide(plan: Plan, corpus: Corpus, stages: Stages, folder: Path, run: str) -
     reasons = _Reasons([check.name for check in checks], np.concatenate([np.empty(0, np.int16), *given]))
     hashes = hash_ids(corpus.ids())
     reasons.give("duplicate_id", repeated(hashes, reasons.kept))
+    found = []
+    if plan.decontaminate is not None:  # before duplicates, or what goes here would have cost others their text
+        found = _decontaminated(plan.decontaminate, corpus, stages, reasons)
     choice = _deduplicated(dedup_of(plan, run), corpus, stages, reasons)
-    if plan.decontaminate is not None:
-        choice.contamination = _decontaminated(plan.decontaminate, corpus, stages, reasons)
+    choice.contamination = found
     side = np.zeros(len(corpus), np.int8)
     kept = reasons.kept
     fractions = [plan.split.heldout_fraction]
