@@ -22,7 +22,7 @@ import orjson
 from atoll.core.blobs import digest_of_file
 from atoll.core.errors import Conflict, IntegrityError, Invalid, NotFound
 from atoll.core.files import disk_full_named, read_json, write_bytes, write_json
-from atoll.core.resources import Resource
+from atoll.core.resources import Resource, check_name
 from atoll.data.archive import Folder, Opened, Tar, check_shard
 from atoll.data.layout import MANIFEST, members
 from atoll.data.manifest import Manifest, Shard, decode_manifest
@@ -194,8 +194,10 @@ class Datasets:
     ) -> dict[str, Any]:
         """Make a version of an export; {"version", "created"}. Every file is checked before it is sent.
 
-        IntegrityError names a damaged file; nothing is made then. What was sent is remembered beside the archive.
+        IntegrityError names a damaged file, Invalid a name no dataset can have; nothing is made then, nor sent. What
+        was sent is remembered beside the archive.
         """
+        check_name(dataset)
         shards = list(members(archive.manifest))
         told = _Sum(progress, sum(shard.bytes for _, shard in shards))
         sent = _Sent(Path(archive.name.rstrip("/") + STATE_SUFFIX), self._client)

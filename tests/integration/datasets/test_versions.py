@@ -80,8 +80,11 @@ def test_a_damaged_file_is_named_and_nothing_is_made(library: Library, docs: Res
     library.command("export", "docs", str(target))
     file = target / "train/00002.parquet"
     file.write_bytes(file.read_bytes()[:-1] + b"!")
-    with library.client() as client, pytest.raises(IntegrityError, match=r"train/00002\.parquet is damaged"):
-        client.datasets.import_from(Folder(target), "broken")
+    with library.client() as client:
+        with pytest.raises(IntegrityError, match=r"train/00002\.parquet is damaged"):
+            client.datasets.import_from(Folder(target), "broken")
+        with pytest.raises(Invalid, match="'My Data' cannot be a name"):  # before anything is read, or sent
+            client.datasets.import_from(Folder(target), "My Data")
     assert library.scope.find("Dataset", "broken", "default") is None
 
 
