@@ -132,7 +132,7 @@ def test_nearest_models_are_named() -> None:
         "nearest are: llama-small, llama-large" in unknown_model("llama-smal", ["llama-large", "llama-small"]).message
     )
     assert "nearest are: a, b" in unknown_model("zzz", ["b", "a"]).message
-    assert "no models" in unknown_model("zzz", []).message
+    assert "no model this key may use" in unknown_model("zzz", []).message
 
 
 def test_errors_have_openais_shape() -> None:
