@@ -71,6 +71,7 @@ def test_what_cannot_be_read_is_quarantined_with_its_reason_and_the_rest_is_read
     (folder / "blank.html").write_bytes(b"<p></p>")
     (folder / "nul.txt").write_bytes(b"a\0b")
     (folder / "big.txt").write_bytes(b"x" * 1001)
+    (folder / "big.json").write_bytes(b"[%s]" % (b" " * 1000))
     (folder / "out.txt").symlink_to(tmp_path / "secret.txt")
     (folder / "broken.txt").symlink_to(folder / "nothing")
     (folder / "in.txt").symlink_to(folder / "good.txt")
@@ -81,6 +82,7 @@ def test_what_cannot_be_read_is_quarantined_with_its_reason_and_the_rest_is_read
     assert refused["blank.md"] == refused["blank.html"] == "it holds no text"
     assert "NUL" in refused["nul.txt"]
     assert refused["big.txt"] == "it has more than 1000 bytes, the limit for files of its format"
+    assert refused["big.json"].endswith("the limit for files of its format; JSON lines, a record a line, have none")
     assert "out of the folder" in refused["out.txt"]
     assert "broken link" in refused["broken.txt"]
     assert "not a regular file" in refused["pipe.txt"]
@@ -169,6 +171,13 @@ def test_a_folder_without_documents_is_an_error_that_names_the_patterns(tmp_path
         (tmp_path / name).write_text("x")
     with pytest.raises(Invalid, match=r"holds no document, 3 other files \(2 .bin, 1 .png\).*\*\.jsonl.* more"):
         _read_folder(tmp_path)
+
+
+def test_numbers_and_words_after_a_dot_are_no_suffix(tmp_path: Path) -> None:
+    for name in ("part.00001", "part.00002", "Minutes of 3.Mai, with notes", "a.7z", "b.MP3", "c", "d." + "x" * 40):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "a.txt").write_text("words")
+    assert plan_parts(_folder(tmp_path), "sources[0]")[0].passed_over == (("", 5), (".7z", 1), (".mp3", 1))
 
 
 def test_a_source_of_unreadable_files_is_an_error_that_gives_reasons(tmp_path: Path) -> None:

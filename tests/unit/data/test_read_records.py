@@ -110,7 +110,7 @@ def test_chats_and_instructions_are_records_too(tmp_path: Path) -> None:
         ("chat", "\x1euser\x1fHi"),
         ("chat", "\x1euser\x1fAdd\n\n1 1\x1eassistant\x1f2"),
     ]
-    assert refused == {3: "its messages[0] is 5, not a text"}
+    assert refused == {3: "its messages[0] is not a text"}
 
 
 def test_a_line_or_text_beyond_the_limits_is_quarantined(tmp_path: Path) -> None:

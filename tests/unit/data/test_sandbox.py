@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from atoll.core import landlock
+from atoll.core.errors import Unavailable
 from atoll.data.engine.read.formats import DOCUMENTS
 from atoll.data.engine.read.item import File, Found, Item, Limits, Part, Quarantined
 from atoll.data.engine.read.sandbox import Sandbox, sandbox
@@ -166,6 +167,83 @@ def test_a_child_reaches_no_file_but_the_one_it_is_sent_and_its_libraries(tmp_pa
     command = [sys.executable, "-c", program, str(tmp_path / "secret")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout == "denied\n", done.stderr
+
+
+ONE_PAGE = (
+    "import sys\n"
+    "from pathlib import Path\n"
+    "from atoll.core.errors import Unavailable\n"
+    "from atoll.data.engine.read.item import File, Limits, Part\n"
+    "from atoll.data.engine.read.sandbox import Sandbox\n"
+    "box = Sandbox(Limits())\n"
+    "try:\n"
+    "    print(*(item.text for item in box.items(File('a.html', sys.argv[1], 0), Part(''))))\n"
+    "    print(Path(f'/proc/{box._child.pid}/environ').read_text())\n"
+    "except Unavailable as error:\n"
+    "    print(error)\n"
+)
+
+
+def _said(command: list[str], folder: Path, **variables: str) -> str:
+    """What a program that reads one page in `folder` prints."""
+    environment = {**os.environ, **variables}
+    command = [*command, str(_page(folder))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_child_that_cannot_be_confined_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    box = Sandbox(Limits(parser_memory_bytes=1 << 63))  # which no kernel can be told
+    with pytest.raises(Unavailable, match="the process of the parsers cannot be confined: "):
+        _read(box, _page(tmp_path))
+    assert box._child is None
+
+
+def test_a_child_that_cannot_start_is_no_fault_of_the_file(
+    box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "orjson.py").write_text("raise ImportError('half installed')")
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        with pytest.raises(Unavailable, match="could not start: its parser ended with status 1"):
+            _read(box, _page(tmp_path))
+    assert "half installed" in capfd.readouterr().err
+    assert isinstance(_read(box, _page(tmp_path))[0], Found)
+
+
+def test_a_reader_that_cannot_be_loaded_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "selectolax.py").write_text("import half_of_it")
+    said = _said([sys.executable, "-c", ONE_PAGE], tmp_path, PYTHONPATH=str(tmp_path))
+    assert said.startswith("the reader page cannot be loaded: No module named 'half_of_it'")
+
+
+@pytest.mark.parametrize("before", ["ulimit -n 32", "ulimit -v 900000", "exec 2>&-", "exec 0<&-"])
+def test_a_child_lives_with_less_than_it_may_have(tmp_path: Path, before: str) -> None:
+    said = _said(["sh", "-c", f'{before}; exec "$@"', "sh", sys.executable, "-c", ONE_PAGE], tmp_path)
+    assert said.startswith("words\n")
+
+
+def test_the_folder_a_program_was_started_in_is_none_of_libraries(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(ONE_PAGE)
+    said = _said([sys.executable, "-m", "program"], tmp_path)
+    assert said.startswith("words\n") and str(tmp_path) not in said
+    assert str(tmp_path) not in _said([sys.executable, str(tmp_path / "program.py")], tmp_path)
+    assert str(tmp_path) in _said([sys.executable, "-m", "program"], tmp_path, PYTHONPATH=".")
+
+
+def test_packages_may_be_links_to_one_copy_for_all_environments(tmp_path: Path) -> None:
+    for name in ("store/words/__init__.py", "store/words-1.dist-info/METADATA"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+        (tmp_path / name.replace("store", "packages")).parent.mkdir(parents=True)
+        (tmp_path / name.replace("store", "packages")).symlink_to(tmp_path / name)
+    program = (
+        "import os\nfrom atoll.data.engine.read.child import confine\nconfine(os.getppid(), 1 << 30)\nimport words"
+    )
+    path = os.pathsep.join([str(tmp_path / "packages"), *filter(None, sys.path)])
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, check=True, timeout=60, env={**os.environ, "PYTHONPATH": path})
 
 
 def test_a_file_that_may_not_be_opened_is_quarantined_and_the_next_is_read(box: Sandbox, tmp_path: Path) -> None:

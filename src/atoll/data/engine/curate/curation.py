@@ -151,7 +151,9 @@ def _check_readable(plan: Plan, parts: Sequence[Part], taken: Sequence[Taken]) -
     for number, source in enumerate(plan.sources):
         mine = [got for part, got in zip(parts, taken, strict=True) if part.source == source.name]
         if not any(sum(got.rows) for got in mine):
-            raise nothing_readable(source, f"sources[{number}]", [item for got in mine for item in got.refused])
+            refused = [item for got in mine for item in got.refused]
+            passed_over = [item for got in mine for item in got.passed_over]
+            raise nothing_readable(source, f"sources[{number}]", refused, passed_over)
 
 
 def _decided(plan: Plan, corpus: Corpus, stages: Stages, run: str) -> Decision:

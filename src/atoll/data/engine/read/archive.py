@@ -19,7 +19,7 @@ from atoll.data.engine.read.content import Content
 from atoll.data.engine.read.dispatch import items
 from atoll.data.engine.read.encodings import decode_line
 from atoll.data.engine.read.expand import check_expansion
-from atoll.data.engine.read.formats import format_of, matches, member_patterns, suffix_of
+from atoll.data.engine.read.formats import counted_suffix, format_of, matches, member_patterns
 from atoll.data.engine.read.item import Item, Limits, PassedOver, Quarantined, Unreadable
 from atoll.data.engine.read.lines import Readable
 
@@ -143,7 +143,7 @@ def _is_chosen(name: str, content: Content, budget: Budget) -> bool:
         return False
     if matches(name, member_patterns(content.patterns)) or format_of(name).reader == "archive":
         return True
-    budget.passed_over[suffix_of(name.lower())] += 1
+    budget.passed_over[counted_suffix(name)] += 1
     return False
 
 

@@ -17,7 +17,7 @@ from atoll.data.engine.read.records import Records
 
 def read(content: Content) -> Iterator[Item]:
     """A text of every record."""
-    data = content.whole()
+    data = content.whole("; JSON lines, a record a line, have none")
     try:
         value = orjson.loads(decode(data).removeprefix("\ufeff"))
     except orjson.JSONDecodeError as error:

@@ -11,6 +11,8 @@ this Python: no other file, no TCP port, no other process.
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import glob
 import math
 import os
 import resource
@@ -30,12 +32,12 @@ from atoll.data.engine.read.content import Content
 from atoll.data.engine.read.dispatch import items
 from atoll.data.engine.read.foreign import foreign
 from atoll.data.engine.read.formats import format_of
-from atoll.data.engine.read.item import Found, Item, Limits, Quarantined, Unreadable
+from atoll.data.engine.read.item import Found, Item, Limits, Quarantined, Unloadable, Unreadable
 
 REQUEST = struct.Struct("<I")
 """What stands before a request, and comes with its file: the length of its JSON."""
 FRAME = struct.Struct("<IB")
-FOUND, REFUSED, PASSED_OVER, ALIVE, DONE = range(5)
+FOUND, REFUSED, PASSED_OVER, ALIVE, DONE, READY, UNUSABLE = range(7)
 
 SIGN_OF_LIFE_S = 0.25
 FILES_OPEN_MAX = 64
@@ -55,6 +57,11 @@ class Answers:
         self._told_s = 0.0
         self._parser_s = 0.0
 
+    def ready(self) -> None:
+        """From now on what goes wrong is the fault of a file."""
+        self._send(READY, [])
+        self._out.flush()
+
     def start(self, parser_s: float) -> None:
         self._parser_s = parser_s
         self._wind()
@@ -73,6 +80,10 @@ class Answers:
             self._send(ALIVE, [])
             self._out.flush()
             self._wind()
+
+    def unusable(self, reason: str) -> None:
+        """What is wrong with this process, whatever the file."""
+        self._send(UNUSABLE, [reason])
 
     def done(self) -> None:
         self._send(DONE, [])
@@ -116,6 +127,8 @@ def serve(request: dict[str, Any], file: IO[bytes], answers: Answers) -> None:
                 answers.item(item)
     except Unreadable as error:
         answers.item(Quarantined(name, error.line, str(error)))
+    except Unloadable as error:
+        answers.unusable(str(error))
     answers.done()
 
 
@@ -125,11 +138,24 @@ def confine(parent: int, memory_bytes: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(0)
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_OPEN_MAX, FILES_OPEN_MAX))
-    landlock.only_read({*sys.path, sys.prefix, sys.base_prefix, *_libraries(), *_OF_THE_SYSTEM})
+    _limit(resource.RLIMIT_AS, memory_bytes)
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_NOFILE, FILES_OPEN_MAX)
+    landlock.only_read({*sys.path, sys.prefix, sys.base_prefix, *_linked(), *_libraries(), *_OF_THE_SYSTEM})
+
+
+def _limit(kind: int, most: int) -> None:
+    """Take no more than `most` of it, or than we may have anyway where that is less."""
+    allowed = resource.getrlimit(kind)[1]
+    bound = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
+    resource.setrlimit(kind, (bound, bound))
+
+
+def _linked() -> set[str]:
+    """Where packages really are that were installed as links to one copy for all environments."""
+    known = (file for folder in sys.path for file in glob.iglob(f"{glob.escape(folder)}/*.dist-info/METADATA"))
+    return {os.path.dirname(os.path.dirname(os.path.realpath(file))) for file in known}
 
 
 def _libraries() -> list[str]:
@@ -161,7 +187,7 @@ def _mended(text: str) -> str:
 
 def _own_output() -> IO[bytes]:
     """The way to the parent, out of reach of what parsers print."""
-    out = os.fdopen(os.dup(1), "wb")
+    out = os.fdopen(fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3), "wb")  # not 2, which may be closed: it is taken later
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.close(nothing)
@@ -172,8 +198,14 @@ def main() -> None:
     """Serve until the parent closes its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
     with _own_output() as out, socket.socket(fileno=0) as parent:
-        confine(int(sys.argv[1]), int(sys.argv[2]))
         answers = Answers(out)
+        try:
+            confine(int(sys.argv[1]), int(sys.argv[2]))
+        except (OSError, ValueError, OverflowError) as error:
+            answers.unusable(f"the process of the parsers cannot be confined: {error}")
+            return
+        os.dup2(1, 2)  # what parsers say is nobody's to read
+        answers.ready()
         for request, file in requests(parent):
             serve(request, file, answers)
 

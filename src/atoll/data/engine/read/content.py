@@ -33,15 +33,15 @@ class Content:
     is_whole: bool = False
     touch: Callable[[], None] = lambda: None
 
-    def whole(self) -> bytes:
-        """Everything, if that is within the limit of a file that is parsed whole; else Unreadable."""
+    def whole(self, way_out: str = "") -> bytes:
+        """Everything, if that is within the limit of a file that is parsed whole; else Unreadable, with a way out."""
         most = self.limits.file_bytes_max
         pieces, size = [], 0
         while piece := self.stream.read(1 << 20):
             pieces.append(piece)
             size += len(piece)
             if size > most:
-                raise Unreadable(f"it has more than {most} bytes, the limit for files of its format")
+                raise Unreadable(f"it has more than {most} bytes, the limit for files of its format{way_out}")
         return b"".join(pieces)
 
     def narrow(self) -> Readable:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from dataclasses import replace
+from types import ModuleType
 
 from atoll.data.engine.read.content import Content
 from atoll.data.engine.read.expand import Expanded
-from atoll.data.engine.read.item import Item, Quarantined, Unreadable
+from atoll.data.engine.read.item import Item, Quarantined, Unloadable, Unreadable
 
 READERS = {
     name: f"atoll.data.engine.read.{module}"
@@ -23,11 +24,19 @@ READERS = {
 
 
 def items(content: Content) -> Iterator[Item]:
-    """Everything in the content; what cannot be read is named and does not end it."""
+    """Everything in the content; what cannot be read is named and does not end it. Raises Unloadable."""
+    reader = _loaded(content.format.reader)
     try:
-        yield from importlib.import_module(READERS[content.format.reader]).read(_expanded(content))
+        yield from reader.read(_expanded(content))
     except Unreadable as error:
         yield Quarantined(content.name, error.line, str(error))
+
+
+def _loaded(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(READERS[name])
+    except (ModuleNotFoundError, PermissionError) as error:  # others may be for want of memory, in this file
+        raise Unloadable(f"the reader {name} cannot be loaded: {error}") from error
 
 
 def _expanded(content: Content) -> Content:

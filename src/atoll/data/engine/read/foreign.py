@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from atoll.data.engine.read.item import Unreadable
+from atoll.data.engine.read.item import Unloadable, Unreadable
 
 REASON_CHARACTERS_MAX = 200
 
@@ -15,7 +15,7 @@ def foreign(what: str) -> Iterator[None]:
     """Turn every error inside the block into Unreadable: the file is at fault, or its parser."""
     try:
         yield
-    except Unreadable:
+    except (Unreadable, Unloadable):
         raise
     except MemoryError as error:
         raise Unreadable(f"the {what} takes more memory than its parser may have") from error

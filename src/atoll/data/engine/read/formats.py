@@ -56,6 +56,9 @@ PACKAGES = {
 ARCHIVES = tuple(f"*{suffix}" for suffix in (".zip", ".tar", *_SHORT, *(f".tar{packed}" for packed in CODECS)))
 
 
+SUFFIX_CHARACTERS_MAX = 16
+
+
 def _patterns(suffixes: list[str]) -> tuple[str, ...]:
     return tuple(f"*{suffix}{packed}" for suffix in suffixes for packed in ("", *CODECS))
 
@@ -111,3 +114,11 @@ def suffix_of(name: str) -> str:
     last = name.rsplit("/", 1)[-1]
     place = last.rfind(".")
     return last[place:] if place >= 0 else ""
+
+
+def counted_suffix(name: str) -> str:
+    """The suffix that a file nobody reads is counted under; "" where its last dot begins a number or a sentence, for
+    those are as many as files."""
+    suffix = suffix_of(name.lower())
+    is_one = any(map(str.isalpha, suffix)) and len(suffix) <= SUFFIX_CHARACTERS_MAX and " " not in suffix
+    return suffix if is_one else ""

@@ -52,6 +52,10 @@ class Unreadable(Exception):
         self.line = line
 
 
+class Unloadable(Exception):
+    """A reader that this Python cannot load, so no file is at fault; the message says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """A file: its name in the source, where it is, its size, and when it changed last."""

@@ -20,7 +20,7 @@ from atoll.core.errors import Invalid
 from atoll.data.engine.curate.plan import Source
 from atoll.data.engine.read.dataset import is_of_curation
 from atoll.data.engine.read.encodings import wide_encoding
-from atoll.data.engine.read.formats import DOCUMENTS, PACKAGES, format_of, matches, suffix_of
+from atoll.data.engine.read.formats import DOCUMENTS, PACKAGES, counted_suffix, format_of, matches
 from atoll.data.engine.read.item import MIB, File, Part, PassedOver, Quarantined
 
 PART_BYTES = 16 * MIB
@@ -55,7 +55,7 @@ def plan_parts(
         for name, path in files:
             listed.add(name, Path(path), Path(path).resolve())
     if not listed.files and not listed.refused:
-        message = f"{_where(source)} holds no document{_others(listed.passed_over)}"
+        message = _no_document(source, listed.passed_over)
         raise Invalid(message, field=field, hint=f"the patterns are {_shown(patterns)}")
     _check_packages(listed.files, field)
     parts = list(_parts(whole, sorted(listed.files, key=_order), part_bytes)) or [whole]
@@ -80,11 +80,16 @@ def fingerprint(parts: Sequence[Part]) -> str:
     return hashlib.sha256(repr((READERS_VERSION, list(parts))).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def nothing_readable(source: Source, field: str, quarantined: Sequence[Quarantined]) -> Invalid:
-    """The error of a source that gave no document, with the first reasons."""
+def nothing_readable(
+    source: Source, field: str, quarantined: Sequence[Quarantined], passed_over: Sequence[PassedOver] = ()
+) -> Invalid:
+    """The error of a source that gave no document, with the first reasons, or what is there instead."""
     where = _where(source)
     if not quarantined:
-        return Invalid(f"{where} holds no document", field=field, hint="give a source that holds texts")
+        others: Counter[str] = Counter()
+        for suffix, files in passed_over:
+            others[suffix] += files
+        return Invalid(_no_document(source, others), field=field, hint="give a source that holds texts")
     reasons = "; ".join(_reason(item) for item in quarantined[:3])
     count = len(quarantined)
     message = f"no document of {where} could be read, {count} {'was' if count == 1 else 'were'} refused ({reasons})"
@@ -103,6 +108,10 @@ def _where(source: Source) -> str:
         return f"the folder {source.path}"
     what = source.digest or source.reference or ", ".join(source.paths[:3])
     return f"the {source.kind} {what}" if source.kind != "files" else f"the files {what}"
+
+
+def _no_document(source: Source, passed_over: Counter[str]) -> str:
+    return f"{_where(source)} {'hold' if source.kind == 'files' else 'holds'} no document{_others(passed_over)}"
 
 
 def _others(passed_over: Counter[str]) -> str:
@@ -151,7 +160,7 @@ class _Listing:
                 if matches(name, self._patterns):
                     self.add(name, path, root)
                 else:
-                    self.passed_over[suffix_of(name.lower())] += 1
+                    self.passed_over[counted_suffix(name)] += 1
 
     def _is_entered(self, folder: Path, root: Path, before: str) -> bool:
         """Whether to look into a folder; why not is told, but of links to what is listed anyway."""

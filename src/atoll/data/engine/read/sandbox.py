@@ -17,11 +17,14 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 
 import orjson
 
-from atoll.data.engine.read.child import ALIVE, DONE, FOUND, FRAME, PASSED_OVER, REFUSED, REQUEST
+import atoll
+from atoll.core.errors import Unavailable
+from atoll.data.engine.read.child import ALIVE, DONE, FOUND, FRAME, PASSED_OVER, READY, REFUSED, REQUEST, UNUSABLE
 from atoll.data.engine.read.item import File, Found, Item, Limits, Part, PassedOver, Quarantined
 
 READ_BYTES = 256 << 10
@@ -51,7 +54,10 @@ class Sandbox:
         self._buffer = bytearray()
 
     def items(self, file: File, part: Part) -> Iterator[Item]:
-        """What is in the part's share of the file; a Quarantined says why if the child does not live through it."""
+        """What is in the part's share of the file; a Quarantined says why if the child does not live through it.
+
+        Raises Unavailable when no child can be had, or it cannot load a reader: that is no fault of the file.
+        """
         try:
             stream = open(file.path, "rb", buffering=0)  # noqa: SIM115 - closed below
         except OSError as error:
@@ -117,9 +123,24 @@ class Sandbox:
         return self._answer()
 
     def _start(self) -> None:
+        """Start a child and wait until it is ready; Unavailable when it does not come to that."""
+        try:
+            self._spawn()
+            kind, _ = self._frame()
+            assert kind == READY
+        except OSError as error:
+            self.close()
+            what = f"the process of the parsers cannot be started: {error.strerror}"
+            raise Unavailable(what, hint="see what this user may have of it (ulimit -a)") from error
+        except _Ended as error:
+            self.close()
+            hint = "see what it said before; no file is at fault"
+            raise Unavailable(f"the process of the parsers could not start: {error}", hint=hint) from error
+
+    def _spawn(self) -> None:
         environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         environment |= {
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONPATH": os.pathsep.join(_module_paths()),
             "PYTHONHASHSEED": "0",
             "PYTHONUTF8": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -132,7 +153,6 @@ class Sandbox:
                 [*command, str(os.getpid()), str(self.limits.parser_memory_bytes)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
                 bufsize=0,
                 env=environment,
             )
@@ -140,14 +160,20 @@ class Sandbox:
     def _answer(self) -> Item | None:
         """The next item, None when the file is done; raises _Ended."""
         while True:
-            length, kind = FRAME.unpack(self._take(FRAME.size))
-            if length > 8 * self.limits.text_bytes_max + READ_BYTES:
-                raise _Ended(f"its parser sent {length} bytes at once")
-            content = orjson.loads(self._take(length))
+            kind, content = self._frame()
             if kind == DONE:
                 return None
             if kind != ALIVE:
                 return _KINDS[kind](*content)
+
+    def _frame(self) -> tuple[int, list[Any]]:
+        length, kind = FRAME.unpack(self._take(FRAME.size))
+        if length > 8 * self.limits.text_bytes_max + READ_BYTES:
+            raise _Ended(f"its parser sent {length} bytes at once")
+        content = orjson.loads(self._take(length))
+        if kind == UNUSABLE:
+            raise Unavailable(content[0], hint="see what is wrong with this machine or Python; no file is at fault")
+        return kind, content
 
     def _take(self, size: int) -> bytes:
         """The next bytes from the child."""
@@ -174,6 +200,27 @@ class Sandbox:
             return _Ended(f"its parser took more than {self.limits.parser_s:g} s of CPU time")
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         return _Died(f"its parser {how}; it may have {self.limits.parser_memory_bytes} bytes of memory")
+
+
+def _module_paths() -> list[str]:
+    """Where the child finds modules, and may read: where we find them, and this package.
+
+    Not the folder we were started in or that of the program, which Python adds by itself: they may hold anything.
+    """
+    program = getattr(sys.modules.get("__main__"), "__file__", None) or ""
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    added = {_real("."), _real(os.path.dirname(program))} - {_real(path) for path in named if path}
+    found = [path for path in sys.path if path and _real(path) not in added]
+    ours = Path(atoll.__file__)
+    return list(dict.fromkeys([*found, *(str(file.parents[1]) for file in (ours, ours.resolve()))]))
+
+
+def _real(path: str) -> str:
+    """What a path names, whatever the links; "" in a folder that was removed, of which it names nothing."""
+    try:
+        return os.path.realpath(path or ".")
+    except FileNotFoundError:
+        return ""
 
 
 _local = threading.local()
