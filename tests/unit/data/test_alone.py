@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,14 @@ def test_members_that_no_pattern_names_are_counted(docs: Path, tmp_path: Path, n
     assert _curate(docs, tmp_path / "out").passed_over == {".bin": 2}
 
 
+def test_an_archive_of_nothing_but_pictures_is_an_error_that_counts_them(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("a.png", "b.png", "c.jpg"):
+            archive.writestr(name, b"x")
+    with pytest.raises(Invalid, match=r"a.zip hold no document, 3 other files \(2 .png, 1 .jpg\)"):
+        curate_alone([str(tmp_path / "a.zip")], parse_recipe({}), tmp_path / "out", seed=5)
+
+
 def test_a_preview_tells_what_a_new_run_would_drop_by_its_rules(docs: Path, tmp_path: Path) -> None:
     _curate(docs, tmp_path / "out")
     stricter = parse_recipe({**RECIPE, "min_characters": 500})
@@ -194,6 +203,27 @@ def test_pseudonyms_stay_the_same_in_a_folder_and_differ_elsewhere(docs: Path, t
     assert texts(tmp_path / "one") == texts(tmp_path / "one")
     assert texts(tmp_path / "one") != texts(tmp_path / "two")
     assert (tmp_path / "one" / ".work" / "privacy.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_masked_is_nowhere_in_the_dataset(tmp_path: Path) -> None:
+    own = [" ".join(f"word{61 * number + place}" for place in range(60)) for number in range(3)]
+    repeated = "This line stands in each of the documents, and a number stands right before it, word for word"
+    rows: list[dict[str, Any]] = [
+        {"id": f"d{number}", "title": f"Letter of 1397952{number:04}", "text": f"{own[number]} {said}{repeated}."}
+        for number, said in enumerate(("one ", "call 13979523400,", "or 13979523401 "))
+    ]
+    rows += [{"messages": [{"role": "13979523402", "content": "x"}]}]
+    rows += [{"messages": [{"role": "user", "content": {"call": "13979523403"}}]}]
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    dedup = {"near": None, "substrings": {"bytes_min": 60}}
+    manifest = _curate(tmp_path / "docs", tmp_path / "out", dedup=dedup, questions={"answer_characters_min": 10})
+    assert manifest.counts["documents_cut"] == 2 and manifest.counts["qa_train"] > 0
+    assert manifest.privacy == {"phone": {"mask": 2}}
+    for path in (tmp_path / "out").rglob("*.*"):
+        if path.is_file() and ".work" not in path.parts:
+            held = str(pq.read_table(path).to_pylist()) if path.suffix == ".parquet" else path.read_text()
+            assert "1397952" not in held, path
 
 
 def test_what_an_index_holds_is_not_new(docs: Path, tmp_path: Path) -> None:

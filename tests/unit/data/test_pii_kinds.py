@@ -21,6 +21,8 @@ FOUND = [
     ("write to zhang.wei390@gmail.com today", "email", "zhang.wei390@gmail.com"),
     ("请联系li_na88158@qq.com谢谢", "email", "li_na88158@qq.com"),
     ("邮箱：ａｂｃ＠ｃｏｒｐ．ｃｎ。", "email", "ａｂｃ＠ｃｏｒｐ．ｃｎ"),
+    ("escribe a juan@empresa.com.py hoy", "email", "juan@empresa.com.py"),
+    ("https://corp.org/in?mail=ann.lee%40corp.org&x=1", "email", "ann.lee%40corp.org"),
     ("<a.b+c@sub.corp.example.cn>", "email", "a.b+c@sub.corp.example.cn"),
     ("13912345678@163.com", "email", "13912345678@163.com"),
     ("from 47.48.165.203 today", "ip", "47.48.165.203"),
@@ -124,6 +126,8 @@ NOTHING = [
     "12:34:56 std::string a::b fe80::1 2001:db8::1",
     "user@example.com someone@host.invalid",
     "getty@tty1.service and git@github.com:atoll/atoll",
+    "https://corp.org/%40angular/core%401.2.3 at 100%40.5, ann%40example.org",
+    "npm package@latest.tgz, tool@1.2.3.sh, notes@main.md",
     "https://lore.kernel.org/r/20170602104048.abc@suse.de",
     "@Override def f(): pass",
     "91350100M000100Y44",  # wrong check character

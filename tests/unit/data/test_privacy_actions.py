@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -129,6 +131,44 @@ def test_one_value_in_many_spellings_has_one_stand_in(action: str) -> None:
     assert others == [first] * 4
     assert applied(action, "Li.Na@Corp.org") == applied(action, "li.na@corp.org")
     assert applied(action, "京A12345") == applied(action, "京A·12345")
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("13979523499", "+8613979523499", "0086-13979523499", "(+86)13979523499", "(86)139-7952-3499"),
+        ("+1 (415) 867-5309", "415-867-5309", "(415) 867-5309", "1-415-867-5309", "+14158675309"),
+        ("010-62345678", "(010)62345678", "+86 10 62345678", "0086 10 6234 5678"),
+        ("+44 20 7946 1958", "+442079461958", "0044 20 7946 1958"),
+        ("+91 98765 43210", "+919876543210"),
+        ("2606:2800:220:1:248:1893:25c8:1946", "2606:2800:0220:0001:0248:1893:25C8:1946"),
+        ("姓名：王 芳。", "姓名：王芳。"),
+        ("ann.lee@corp.org", "Ann.Lee%40corp.org"),
+    ],
+)
+def test_spellings_of_one_value_are_one_value_and_its_stand_in_is_not_found(spellings: tuple[str, ...]) -> None:
+    hashed = {applied("hash", f"拨 {value} 吧").replace("姓名：", "") for value in spellings}
+    assert len(hashed) == 1 and ":" in hashed.pop()
+    for value in spellings:
+        once = applied("pseudonymise", f"拨 {value} 吧")
+        assert value not in once and Finder().find(once) == []
+
+
+@pytest.mark.parametrize(
+    "number", ["13979523499", "+44 20 7946 1958", "(415) 867-5309", "010-62345678", "86-1397952 3499"]
+)
+def test_a_number_has_the_same_stand_in_behind_a_word_for_telephones(number: str) -> None:
+    plain = applied("pseudonymise", f"拨 {number} 吧").removeprefix("拨 ").removesuffix(" 吧")
+    assert plain != number
+    assert applied("pseudonymise", f"电话：{number}。") == f"电话：{plain}。"
+    assert applied("pseudonymise", f"tel: {number} now") == f"tel: {plain} now"
+
+
+def test_a_stand_in_of_a_mobile_is_one_in_every_spelling() -> None:
+    numbers = [
+        applied("pseudonymise", f"拨 {value} 吧") for value in ("13979523499", "0086-13979523499", "+8613979523499")
+    ]
+    assert len({re.sub(r"\D", "", number)[-11:] for number in numbers}) == 1
 
 
 @pytest.mark.parametrize(

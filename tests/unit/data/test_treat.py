@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from atoll.data.engine.curate import tables
 from atoll.data.engine.curate.corpus import SCHEMA, TEXTS, write_batch
@@ -14,7 +15,7 @@ from atoll.data.engine.curate.intake import findings_in, notation_of, noted
 from atoll.data.engine.curate.mapped import portions
 from atoll.data.engine.curate.plan import Plan, Privacy, Words
 from atoll.data.engine.curate.tables import Tables
-from atoll.data.engine.curate.treat import Treated, Treatment, treat
+from atoll.data.engine.curate.treat import Treated, Treatment, treat, treated_titles
 from atoll.data.engine.dedup import Spans
 from atoll.data.engine.privacy import by_text, counted
 
@@ -69,6 +70,15 @@ def test_a_cut_that_joins_a_number_has_it_found_and_one_that_takes_it_has_nothin
     assert result.changed.all()
 
 
+def test_what_was_noted_is_acted_on_beside_whatever_a_cut_puts_it(tmp_path: Path) -> None:
+    texts = [f"it,call {PHONE}, repeated words and {PHONE} repeated again", f"{PHONE} repeated {MAIL}"]
+    cut = cut_of((0, 2, 8), (0, 19, 36), (0, 43, 61), (1, 8, 27))
+    assert cut.apply(pa.array(texts)).to_pylist() == ["it13979523499and 139again", "13979523wei@gmail.com"]
+    result = treated(texts, tmp_path, Privacy(), cut)
+    assert result.texts.to_pylist() == ["it[PHONE]and [PHONE]again", "[EMAIL]"]
+    assert result.found == {0: {"phone": 2}, 1: {"email": 1}}
+
+
 def test_a_document_that_is_refused_is_left_empty(tmp_path: Path) -> None:
     result = treated([f"{PHONE} {MAIL}", MAIL], tmp_path, Privacy("mask", (("phone", "drop"),)))
     assert result.texts.to_pylist() == ["", "[EMAIL]"]
@@ -79,6 +89,15 @@ def test_words_are_masked_in_what_the_actions_left(tmp_path: Path) -> None:
     words = (Words("w", ("secret plan",), action="mask"),)
     result = treated([f"the secret plan of {MAIL}", "the secret plan"], tmp_path, Privacy(), words=words)
     assert result.texts.to_pylist() == ["the *** of [EMAIL]", "the ***"]
+
+
+@pytest.mark.parametrize("action", ["mask", "drop"])
+def test_titles_are_treated_as_texts_are(action: str) -> None:
+    titles = pa.array([f"Letter of {MAIL}", "", f"the secret plan {PHONE}"], pa.string())
+    privacy = Privacy("keep", (("email", action), ("phone", action)))
+    wanted = Treatment(privacy, b"key", (Words("w", ("secret plan",), action="mask"), Words("v", ("letter",))))
+    assert treated_titles(titles, wanted).to_pylist() == ["Letter of [EMAIL]", "", "the *** [PHONE]"]
+    assert treated_titles(titles, Treatment()).equals(titles)
 
 
 def test_a_batch_is_read_in_portions_that_are_all_of_it(tmp_path: Path) -> None:

@@ -50,6 +50,16 @@ def test_scripts_without_capitals_and_rare_characters() -> None:
     ]
 
 
+def test_roles_of_a_chat_are_no_words_and_no_entry_reaches_into_the_next_message() -> None:
+    chat = "\x1euser\x1ftop secret\x1eassistant\x1fThe user asked the assistant"
+    assert found(["user", "assistant", "secret assistant", "secret the", "top secret the"], chat) == [
+        "user",
+        "assistant",
+    ]
+    assert WordFinder(["user"]).mask(chat) == chat.replace("The user", "The ***")
+    assert found(["user"], "\x1euser of a text that is no chat") == ["user"]
+
+
 def test_count_of_every_text() -> None:
     texts = pa.array(["skip", "坏坏 bad", "", "no", "bad"])
     assert WordFinder(["bad", "坏"]).count(texts.slice(1)).tolist() == [3, 0, 0, 1]

@@ -58,7 +58,8 @@ def treat(
 ) -> Treated:
     """Some texts with their repeats cut, personal data acted on and words masked.
 
-    findings: the personal data noted of them; in those that are cut it is looked for again.
+    findings: the personal data noted of them. What is left of it in those that are cut is acted on as well as what is
+    found there now: beside its new neighbours a number may look like none.
     """
     changed, refused = np.zeros(len(texts), bool), np.zeros(len(texts), bool)
     if cut is not None and len(cut):
@@ -70,13 +71,26 @@ def treat(
     if wanted.privacy is not None:
         assert findings is not None, "personal data is to be acted on, and none was looked for"
         actions = actions_of(wanted.privacy, wanted.key)
-        personal = _personal(texts, findings, changed, actions.finder)
+        personal = _personal(texts, findings, cut if changed.any() else None, actions.finder)
         found = {row: dict(Counter(span.kind for span in spans)) for row, spans in personal.items()}
         refused[[row for row, kinds in found.items() if actions.drops(kinds)]] = True
         made = _acted_on(texts, personal, refused, actions)
     made |= _masked(texts, made, np.flatnonzero(_to_mask(notes, wanted)).tolist(), wanted)
     changed[list(made)] = True
     return Treated(_replaced(texts, made), lost, changed, refused, found)
+
+
+def treated_titles(titles: pa.StringArray, wanted: Treatment) -> pa.StringArray:
+    """Titles, which questions name, with their personal data acted on and words masked; what a drop action would not
+    let pass is masked.
+    """
+    made: dict[int, bytes] = {}
+    if wanted.privacy is not None:
+        actions = actions_of(wanted.privacy, wanted.key)
+        personal = dict(actions.finder.found(*utf8_of(titles)))
+        made = _acted_on(titles, personal, np.zeros(len(titles), bool), actions)
+    made |= _masked(titles, made, range(len(titles)), wanted)
+    return _replaced(titles, made)
 
 
 def summed(found: Iterable[Mapping[str, int]]) -> Counter[str]:
@@ -87,15 +101,37 @@ def summed(found: Iterable[Mapping[str, int]]) -> Counter[str]:
     return total
 
 
-def _personal(texts: pa.StringArray, findings: Findings, changed: Mask, finder: Finder) -> dict[int, list[Span]]:
-    """The personal data of each text that holds any: as noted, or found now where the text is no longer what it was."""
-    from atoll.data.engine.privacy import by_text
+def _personal(texts: pa.StringArray, findings: Findings, cut: Cut | None, finder: Finder) -> dict[int, list[Span]]:
+    """The personal data of each text that holds any: as noted, and in texts that are cut with what is found now."""
+    from atoll.data.engine.privacy import by_text, disjoint
 
-    noted = by_text(findings[~changed[findings[:, 0]]])
-    again = np.flatnonzero(changed)
-    if not len(again):
-        return noted
-    return noted | {int(again[place]): spans for place, spans in finder.found(*utf8_of(texts.take(pa.array(again))))}
+    if cut is None:
+        return by_text(findings)
+    again = np.unique(cut.rows)
+    personal = by_text(_moved(findings, cut))
+    for place, spans in finder.found(*utf8_of(texts.take(pa.array(again)))):
+        row = int(again[place])
+        personal[row] = disjoint([*personal.get(row, ()), *spans])
+    return personal
+
+
+def _moved(findings: Findings, cut: Cut) -> Findings:
+    """The findings where they stand when the texts are cut; those that went are left out."""
+    moved = findings.copy()
+    for side in (1, 2):
+        moved[:, side] -= _bytes_before(cut, findings[:, 0], findings[:, side])
+    left: Findings = moved[moved[:, 1] < moved[:, 2]]
+    return left
+
+
+def _bytes_before(cut: Cut, rows: NDArray[np.int32], places: NDArray[np.int32]) -> NDArray[np.int32]:
+    """How many bytes are cut of a row before a place in it."""
+    lengths = np.concatenate([[0], np.cumsum(cut.stops - cut.starts)])
+    keys = cut.rows.astype(np.int64) << 32 | cut.starts
+    first, count = np.searchsorted(cut.rows, rows), np.searchsorted(keys, rows.astype(np.int64) << 32 | places)
+    last = np.maximum(count - 1, 0)  # the only one that may reach beyond the place
+    beyond = np.where(count > first, np.maximum(cut.stops[last] - places, 0), 0)
+    return np.asarray(lengths[count] - lengths[first] - beyond, np.int32)
 
 
 def _acted_on(

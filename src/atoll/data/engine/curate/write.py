@@ -27,7 +27,7 @@ from atoll.data.engine.curate.judge import KEPT, Mask
 from atoll.data.engine.curate.mapped import PORTION_BYTES, portions
 from atoll.data.engine.curate.plan import Near, Pack
 from atoll.data.engine.curate.tables import Tables
-from atoll.data.engine.curate.treat import Treated, Treatment, lengths_of, summed, treat
+from atoll.data.engine.curate.treat import Treated, Treatment, lengths_of, summed, treat, treated_titles
 from atoll.data.engine.dedup import Spans
 from atoll.data.engine.dedup.entries import TABLE, table_of
 from atoll.data.engine.gather import gathered
@@ -242,6 +242,9 @@ def _share_of(
 ) -> _Share:
     names = names_of(writing.decision)
     written = documents.set_column(documents.schema.get_field_index("text"), "text", treated.texts)
+    if writing.asking.is_wanted:
+        titles = treated_titles(documents.column("title"), writing.treatment)
+        written = written.set_column(documents.schema.get_field_index("title"), "title", titles)
     reasons = _final(decided.reasons, treated, names, writing.characters_min)
     return _Share(notes, written, readable(written), treated, names, decided._replace(reasons=reasons))
 

@@ -5,7 +5,7 @@ stands beside it. Names and addresses without such context are not found.
 """
 
 from atoll.data.engine.privacy.actions import ACTIONS, Actions, Applied, Dropped
-from atoll.data.engine.privacy.find import Finder
+from atoll.data.engine.privacy.find import Finder, disjoint
 from atoll.data.engine.privacy.findings import COLUMNS, Findings, by_text, count, counted, found_in
 from atoll.data.engine.privacy.kinds import KINDS, MARKS, Span
 
@@ -23,5 +23,6 @@ __all__ = [
     "by_text",
     "count",
     "counted",
+    "disjoint",
     "found_in",
 ]

@@ -19,7 +19,7 @@ zone, an English street, a Chinese road, a word beside a Chinese name, an Englis
 code, an IPv6 address.
 """
 
-DIGITS, WIDE, MAIL, DASH, ANGLE, HAN, CAPITAL, COLON = range(1, 9)
+DIGITS, WIDE, MAIL, DASH, ANGLE, HAN, CAPITAL, COLON, PERCENT = range(1, 10)
 """Actions of bytes."""
 
 PLATE_HEAD, ROAD_TAIL, WORD_TAIL, SECRET_TAIL, WORD_HEAD, SURNAME = 1, 2, 4, 8, 16, 32
@@ -120,7 +120,7 @@ def _actions() -> NDArray[np.uint8]:
     actions[ord("0") : ord("9") + 1] = DIGITS
     actions[0xEF] = WIDE
     actions[0xE4:0xEA] = HAN
-    for letters, action in (("@", MAIL), (":=", COLON), ("-", DASH), ("<", ANGLE), ("MDP", CAPITAL)):
+    for letters, action in (("@", MAIL), ("%", PERCENT), (":=", COLON), ("-", DASH), ("<", ANGLE), ("MDP", CAPITAL)):
         actions[[ord(letter) for letter in letters]] = action
     return actions
 

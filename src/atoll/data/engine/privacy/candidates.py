@@ -175,6 +175,9 @@ def _look(
         return colon(data, begin, end, place, 1, keys, labels)
     if action == a.MAIL:
         return mail(data, begin, end, place, 1)
+    if action == a.PERCENT:
+        is_at = place + 2 < end and data[place + 1] == 52 and data[place + 2] == 48
+        return mail(data, begin, end, place, 3) if is_at else (0, place, place, place + 1)
     if action == a.DASH:
         return dash(data, end, place)
     if action == a.ANGLE:

@@ -24,18 +24,22 @@ _DOMAIN = re.compile(rf"(?:{_LABEL}\.){{1,10}}{_TOP}(?!_?[A-Za-z0-9])(?!-[A-Za-z
 """Labels of one script each (RFC 5890, and Unicode TR 39): a text in another one goes on right behind."""
 _RESERVED = re.compile(r"(?i)(?:^|\.)(?:example\.(?:com|net|org)|example|invalid|test|localhost|localdomain|local)\Z")
 _NOT_DOMAINS = re.compile(
-    r"(?i)\.(?:service|socket|target|mount|timer|slice|device|path|scope|png|jpe?g|gif|svg|webp|css|js|ts|py|html?|json|so"
-    r"|conf|sh|md|rst|txt|xml|yaml|yml|dll|exe|java|cpp|hpp|lib|dylib|git)\Z"
+    r"(?i)\.(?:service|socket|target|mount|timer|slice|device|path|scope|png|jpe?g|gif|svg|webp|css|js|ts|html?|json"
+    r"|conf|rst|txt|xml|yaml|yml|dll|exe|java|cpp|hpp|lib|dylib|git|tgz|whl|deb|rpm|jar)\Z"
+    r"|\A(?:[^.]+|v?[0-9.]+)\.(?:md|py|sh|so)\Z"
 )
+"""Names of units and files. Moldova, Paraguay, Saint Helena and Somalia are told from files by one more label."""
 _IN_URL = re.compile(r"[a-z][a-z0-9+.\-]{1,15}://[^\s/@:]{1,64}:([^\s/@]{1,128})$", re.I)
 _URL_PATH = re.compile(r"://[^\s<>\"'@]*/\Z")
 """What stands before the id of a message in an archive's address."""
 
 _BLOCK = re.compile(
-    r"-----BEGIN ([A-Z0-9 ]{0,24}PRIVATE KEY(?: BLOCK)?)-----[A-Za-z0-9+/=\s:,.\-\\()<>]{16,16384}?-----END \1-----"
+    r"-----BEGIN ([A-Z0-9 ]{0,24}PRIVATE KEY(?: BLOCK)?)-----[A-Za-z0-9+/= \t\r\n:,.\-\\()<>]{16,16384}?"
+    r"-----END \1-----"
 )
 _BLOCK_HEAD = re.compile(
-    r"-----BEGIN [A-Z0-9 ]{0,24}PRIVATE KEY(?: BLOCK)?-----(?:\\n|\s)+(?:[A-Za-z0-9+/=]{16,}(?:\\n|\s)*){1,400}"
+    r"-----BEGIN [A-Z0-9 ]{0,24}PRIVATE KEY(?: BLOCK)?-----(?:\\n|[ \t\r\n])+"
+    r"(?:[A-Za-z0-9+/=]{16,}(?:\\n|[ \t\r\n])*){1,400}"
 )
 _TOKEN = re.compile(
     r"(?:AKIA|ASIA)[A-Z2-7]{16}|gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{40,255}|glpat-[\w\-]{20,64}"
@@ -68,12 +72,12 @@ _SECRET_LENGTH_MIN = 16
 
 
 def emails(text: str, start: int, stop: int) -> Iterator[Span]:
-    """The address around the @ from `start` to `stop`; a password before it in a URL is a secret."""
-    place = text.find("@", start, stop + 1)
+    """The address around the @, or the %40 of a URL, from `start` on; a password before it in a URL is a secret."""
+    place, after = start, start + (3 if text[start] == "%" else 1)
     in_url = text.rfind("://", max(0, place - 220), place) >= 0
     inside = _IN_URL.search(text, max(0, place - 220), place) if in_url else None
     if inside:
-        domain = _DOMAIN.match(text, place + 1)
+        domain = _DOMAIN.match(text, after)
         reserved = domain is not None and _RESERVED.search(domain[0])
         if not reserved and not re.match(r"[<$\[{%*]|pass|xxx|\.\.\.", inside[1], re.I):
             yield Span(inside.start(1), place, "secret")
@@ -83,7 +87,7 @@ def emails(text: str, start: int, stop: int) -> Iterator[Span]:
     local = _LOCAL.match(before, tail.start() if tail else len(before))
     if local and in_url and _URL_PATH.search(text, max(0, place - 220), place - len(local[0])):
         return
-    domain = _DOMAIN.match(text, place + 1)
+    domain = _DOMAIN.match(text, after)
     if not local or not domain or ".." in local[0]:
         return
     if _RESERVED.search(domain[0]) or _NOT_DOMAINS.search(domain[0]) or _is_remote_shell(text, domain.end(), local[0]):

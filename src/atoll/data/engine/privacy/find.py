@@ -103,7 +103,7 @@ class Finder:
         if self._words is not None:
             text = bytes(data[begin:end])
             found += [Span(begin + start, begin + stop, "name") for start, stop in self._words.find_bytes(text)]
-        return [span for span in _disjoint(found) if not _is_own_mark(data, begin, span)] if found else []
+        return [span for span in disjoint(found) if not _is_own_mark(data, begin, span)] if found else []
 
     def _verify(self, data: memoryview, begin: int, end: int, row: list[int]) -> Iterator[Span]:
         kind, _, start, stop = row
@@ -143,7 +143,7 @@ def _boundary(data: memoryview, place: int, limit: int) -> int:
     return place
 
 
-def _disjoint(found: list[Span]) -> list[Span]:
+def disjoint(found: Iterable[Span]) -> list[Span]:
     """Of overlapping findings the one whose kind comes first, then the longer; in order, blocked ones left out."""
     kept: list[Span] = []
     together: list[Span] = []

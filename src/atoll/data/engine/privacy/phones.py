@@ -38,10 +38,12 @@ _WORD = re.compile(
     r"(?i)(?:(?<![a-z])(?:tel|telephone|phone|mobile|cell|fax)(?:\s?(?:no|number)?\.?)?|电话|電話|手机|手機|座机|热线|熱線|传真|傳真"
     r"|联系方式|聯絡電話)\s{0,2}(?:号码|號碼|号|is|是|为)?\s{0,2}[:\-=]?\s{0,2}\(?\Z"
 )
-_LOCAL = re.compile(r"(?<![0-9A-Za-z_])\(?(?:0\d{1,4}|[2-9]\d{0,3})\)?(?:[ -]?\d){5,10}(?![0-9A-Za-z_])(?!\.\d)")
+_LOCAL = re.compile(r"(?<![0-9A-Za-z_])\(?(?!00)(?:0\d{1,4}|[2-9]\d{0,3})\)?(?:[ -]?\d){5,10}(?![0-9A-Za-z_])(?!\.\d)")
 _OPERAND_BEFORE = re.compile(r"[A-Za-z0-9_)\]]( ?)(?:\*\*?|\^|(?<!=)==)\1\Z")
 _OPERAND_BEHIND = re.compile(r"( ?)(?:\*\*?|\^)\1[A-Za-z0-9_(]")
 """A sign between two operands; bullets and the stars of Markdown have something else on one side."""
+_NOBODYS = re.compile(r"86154|(?:1?\d{3})?55501\d\d\Z")
+"""Digits, without 00 before them, of numbers in the segments that belong to nobody."""
 _DIGITS_MAX, _DIGITS_MIN = 15, 8
 _LENGTH_MIN = 11
 """Characters of a number with its area code or of a mobile."""
@@ -67,14 +69,19 @@ def _behind_word(text: str, start: int, stop: int) -> Iterator[Span]:
         yield Span(close.start(1), close.end(1), "phone")
         return
     found = _LOCAL.match(text, start, stop)
-    if found and 7 <= sum(map(str.isdigit, found[0])) <= 11 and _WORD.search(text[max(0, start - 24) : start]):
+    if found and _is_local(found[0]) and _WORD.search(text[max(0, start - 24) : start]):
         yield Span(found.start(), found.end(), "phone")
+
+
+def _is_local(number: str) -> bool:
+    digits = re.sub(r"\D", "", number)
+    return 7 <= len(digits) <= 11 and not _NOBODYS.match(digits)
 
 
 def _is_dialled(text: str, found: re.Match[str]) -> bool:
     """Not the added line of a diff, the sum of numbers, or a number of the fiction ranges."""
-    digits = re.sub(r"\D", "", found[0])
-    if re.match(r"1\d{3}55501", digits) or digits.startswith("86154"):
+    digits = re.sub(r"\D", "", found[0]).removeprefix("00")
+    if _NOBODYS.match(digits):
         return False
     if digits.startswith("1"):
         return len(digits) == 11

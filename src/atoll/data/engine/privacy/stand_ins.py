@@ -7,6 +7,7 @@ segments unassigned, ranges and domains reserved, names those of nobody.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 from collections.abc import Callable
 
@@ -23,8 +24,9 @@ _ORDINALS = "甲乙丙丁戊己庚辛壬癸子丑寅卯辰巳午未申酉戌亥"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 _SEPARATORS = re.compile(r"[\s().\-·•]+")
-_SEPARATED = frozenset({"phone", "identity_card", "bank_card", "credit_code", "passport", "plate"})
-_MOBILE_COUNTRY = re.compile(r"^(?:\+|00)?86(?=1\d{10}$)")
+_SEPARATED = frozenset({"identity_card", "bank_card", "credit_code", "passport", "plate"})
+_AMERICA = re.compile(r"\+1|1(?=[\s().\-])")
+_MOBILE = re.compile(r"1[3-9]\d{9}")
 
 
 class Choice:
@@ -53,14 +55,38 @@ def digest(key: bytes, kind: str, value: str) -> str:
 
 def spelled(kind: str, value: str) -> str:
     """The one spelling under which values of `kind` are compared: full-width forms folded, case and separators gone,
-    a Chinese mobile without its country. Of names, addresses and secrets every letter counts.
+    telephone numbers as they are dialled at home, IPv6 addresses as RFC 5952 writes them, Chinese names without the
+    spaces of forms. Of other names, of addresses and secrets every letter counts.
     """
+    if kind == "name" and _is_chinese(value):
+        return "".join(value.split())
     if kind in ("name", "address", "secret"):
         return value
     plain = _folded(value).lower()
-    if kind in _SEPARATED:
-        plain = _SEPARATORS.sub("", plain)
-    return _MOBILE_COUNTRY.sub("", plain) if kind == "phone" else plain
+    if kind == "phone":
+        return _at_home(plain)
+    if kind == "ip":
+        return _address_written(plain)
+    if kind == "email":
+        return plain.replace("%40", "@")
+    return _SEPARATORS.sub("", plain) if kind in _SEPARATED else plain
+
+
+def _at_home(number: str) -> str:
+    """A Chinese or American number as it is dialled there, others as from abroad; `number` is folded."""
+    plain = re.sub(r"^00(?=[1-9])", "+", _SEPARATORS.sub("", number))
+    if _AMERICA.match(number) and re.fullmatch(r"\+?1\d{10}", plain):
+        return plain[-10:]
+    mobile = re.fullmatch(rf"\+?86({_MOBILE.pattern})", plain)
+    return mobile[1] if mobile else re.sub(r"^\+860?", "0", plain)
+
+
+def _address_written(address: str) -> str:
+    """What a cut left of an address is as it is."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return address
 
 
 def stand_in(key: bytes, kind: str, value: str) -> str:
@@ -86,7 +112,7 @@ def _ip(choice: Choice, value: str) -> str:
 def _phone(choice: Choice, value: str) -> str:
     """Digits for digits: Chinese numbers in the segment 154, others in the American range of fiction."""
     plain = re.sub(r"\D", "", _folded(value))
-    if re.search(r"1[3-9]\d{9}$", plain):
+    if _MOBILE.fullmatch(_at_home(_folded(value))):
         number = "154" + choice.digits(8)
         return _refilled(value, plain[:-11] + number)
     return f"555-01{choice.digits(2)}" if len(plain) < 10 else f"({200 + choice.below(700)}) 555-01{choice.digits(2)}"
@@ -125,7 +151,7 @@ def _passport(choice: Choice, value: str) -> str:
 
 
 def _name(choice: Choice, value: str) -> str:
-    if any("\u4e00" <= letter <= "\u9fff" for letter in value):
+    if _is_chinese(value):
         surname = _CHINESE_SURNAMES[choice.below(len(_CHINESE_SURNAMES))]
         return f"{surname}某{_ORDINALS[choice.below(len(_ORDINALS))]}"
     surname = STAND_IN_SURNAMES[choice.below(len(STAND_IN_SURNAMES))]
@@ -136,6 +162,10 @@ def _address(choice: Choice, value: str) -> str:
     if value.isascii():
         return f"{1 + choice.below(999)} Sample Street"
     return f"某路{1 + choice.below(999)}号"
+
+
+def _is_chinese(value: str) -> bool:
+    return any("\u4e00" <= letter <= "\u9fff" for letter in value)
 
 
 def _folded(value: str) -> str:

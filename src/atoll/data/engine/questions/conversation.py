@@ -26,7 +26,9 @@ class Message(NamedTuple):
 
 
 class NotAChat(Exception):
-    """A record that looks like a chat but cannot be read as one; the message says why."""
+    """A record that looks like a chat but cannot be read as one; the message says why, in words of ours alone: it is
+    kept beside data whose personal data is masked.
+    """
 
 
 def chat_text(messages: Iterable[Message]) -> str:
@@ -90,7 +92,7 @@ def _message(value: Any, where: str) -> Message:
         raise NotAChat(f"its {where} is no object")
     role = value.get("role", value.get("from"))
     if not isinstance(role, str) or not _ROLE.fullmatch(role.lower()):
-        raise NotAChat(f"its {where} has the role {role!r:.40}")
+        raise NotAChat(f"its {where} has no role such as user or assistant")
     if value.get("tool_calls") or value.get("function_call"):
         raise NotAChat(f"its {where} calls a tool, which a text cannot say")
     lower = role.lower()
@@ -104,5 +106,5 @@ def _text(value: Any, where: str) -> str:
     ):
         value = "".join(part["text"] for part in value)
     if not isinstance(value, str):
-        raise NotAChat(f"its {where} is {value!r:.40}, not a text")
+        raise NotAChat(f"its {where} {'has parts that are not texts' if isinstance(value, list) else 'is not a text'}")
     return value
