@@ -46,12 +46,12 @@ def erase(
 
     Shards that hold a match are written anew, the old ones deleted at once; questions made from a removed document go
     with it. The certificate tells what was searched (hashed), what changed and which models had learned from it. With
-    --verify a certificate is checked against itself and the platform; --text then asks whether it covers that.
+    --verify a certificate is checked against itself and the platform; what is named then is asked for: is it covered?
     """
     from atoll.core.errors import Invalid
 
     if verify is not None:
-        _verify(session.client, verify, text or [])
+        _verify(session.client, verify, [value for named in (text, document, source, file) for value in named or ()])
         return
     match = {"texts": text, "documents": document, "sources": source, "files": file}
     if not any(match.values()):
@@ -88,7 +88,7 @@ def _carry_out(client: Client, wanted: dict[str, Any], target: Path | None) -> N
         line(text)
 
 
-def _verify(client: Client, path: Path, texts: list[str]) -> None:
+def _verify(client: Client, path: Path, values: list[str]) -> None:
     from atoll.cli.render import line
     from atoll.core.errors import IntegrityError, Invalid
     from atoll.data.certificate import covers, opened
@@ -104,5 +104,5 @@ def _verify(client: Client, path: Path, texts: list[str]) -> None:
     if problems:
         raise IntegrityError(f"{len(problems)} claims of {path} do not hold", hint="see above")
     line(f"the platform agrees: {len(told['versions'])} versions are as it says, or gone")
-    for text in texts:
-        line(f"{text!r} is {'covered' if covers(told, text) else 'NOT covered'}")
+    for value in values:
+        line(f"{value!r} is {'covered' if covers(told, value) else 'NOT covered'}")

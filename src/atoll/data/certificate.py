@@ -23,9 +23,14 @@ NOT_REACHED = (
     "folders of tasks on nodes, which follow their runs within minutes; kept indexes, caches and logs there",
     "models that had learned from it: they are named under `affected`",
     "what came in after it was completed, parts of uploads under way among that",
+    "bytes of what was deleted before it, and of runs that broke off: blobs nothing refers to go within a day or so",
+    "names and addresses of the platform's users, who did what, and usage records, which are kept for the accounts",
+    "what files say in pictures and sound: they are searched by their names and bytes alone",
     "free space of a PostgreSQL database until it is vacuumed; SQLite's is written over",
 )
 """What no erasure reaches; every certificate says so."""
+
+_SHAPE = {"project": str, "erasure": str, "searched": dict, "scope": dict, "versions": list, "digest": str}
 
 SCRYPT = {"n": 4096, "r": 8, "p": 1, "dklen": 32}
 METHOD = "scrypt n=4096 r=8 p=1, 32 bytes, salt as given, of the UTF-8 text in lower case"
@@ -66,6 +71,10 @@ def opened(data: bytes) -> dict[str, Any]:
         ) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise Invalid("this is no certificate of an erasure", field="certificate", hint=f"its format is {FORMAT}")
+    lacking = [name for name, kind in _SHAPE.items() if not isinstance(found.get(name), kind)]
+    if lacking:
+        words = f"this is no whole certificate: it lacks {', '.join(lacking)}"
+        raise Invalid(words, field="certificate", hint="fetch it from the platform")
     if not hmac.compare_digest(str(found.get("digest")), digest_of(found)):
         raise IntegrityError("the certificate was changed: its digest does not fit", hint="fetch it from the platform")
     return found

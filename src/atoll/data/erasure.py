@@ -12,7 +12,7 @@ deleted is written over where it lay.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -67,18 +67,19 @@ class ErasureController(JobController):
         return super().reconcile(key, world)
 
     def workload_for(self, run: Resource, world: Writer) -> tuple[dict[str, Any], dict[str, Any]]:
+        _take_turns(run, world)
         match = run.spec["match"]
         ready = [v for v in _versions(run, world) if v.phase == "ready"]
         versions = [{"name": v.name, **{field: v.spec[field] for field in ("manifest", "parents")}} for v in ready]
         files = {f.name: f for f in world.scope.find_all("File") if f.project == run.project and not f.is_deleting}
-        for name in match["files"]:
-            if name not in files:
-                raise NotFound(f"there is no file {name!r} in project {run.project!r}", hint="see GET /v1/files")
+        if not run.status.get("stage"):
+            _check_named(run, files, world)
         told = [
             {"id": f.name, "name": f.spec["filename"], "digest": f.spec["digest"], "sealed": is_sealed(f)}
             for f in files.values()
         ]
-        digests = [digest for name in match["files"] for digest in digests_of(files[name])]
+        named = [digest for name in match["files"] if name in files for digest in digests_of(files[name])]
+        digests = sorted({*run.status.get("named_digests", ()), *named})
         wanted = {
             "versions": versions,
             "files": told,
@@ -98,7 +99,8 @@ class ErasureController(JobController):
         )
         if any(file["sealed"] for file in told):
             give_key(workload)
-        return workload, {"stage": "searching", "files": len({*files, *run.status.get("files_removed", ())})}
+        searched = len({*files, *run.status.get("files_removed", ())})
+        return workload, {"stage": "searching", "files": searched, "named_digests": digests}
 
     def finish(self, run: Resource, workload: Resource, world: Writer) -> tuple[dict[str, Any], list[Write]]:
         """Replace the manifests; then look again, for versions may have come meanwhile."""
@@ -269,6 +271,32 @@ def affected(run: Resource, versions: Iterable[str], world: Writer) -> dict[str,
             for node in lineage.down("DatasetVersion", version).walk():
                 found.setdefault(node.kind, set()).add(node.name)
     return {kind: sorted(found[kind]) for kind in AFFECTED if kind in found}
+
+
+def _check_named(run: Resource, files: Mapping[str, Resource], world: Writer) -> None:
+    """NotFound for a file or dataset that is not there: a slip of the pen is not certified as a search."""
+    for name in run.spec["match"]["files"]:
+        if name not in files:
+            raise NotFound(f"there is no file {name!r} in project {run.project!r}", hint="see GET /v1/files")
+    for name in run.spec["datasets"]:
+        if world.scope.find("Dataset", name, run.project) is None:
+            raise NotFound(f"there is no dataset {name!r} in project {run.project!r}", hint="atoll get datasets")
+
+
+def _take_turns(run: Resource, world: Writer) -> None:
+    """NotYet while another erasure of the project goes first: each must see what the one before it left of a version.
+
+    Of two at once either would write anew what the other replaces, and leave what the other removed in those bytes.
+    """
+    others = (e for e in world.scope.find_all("Erasure") if e.project == run.project and e.phase not in ENDED)
+    first = min((e for e in others if not e.is_deleting), key=_turn, default=run)
+    if _turn(first) < _turn(run):
+        raise NotYet(f"waits for {first.key}, which goes first")
+
+
+def _turn(erasure: Resource) -> tuple[bool, float, str]:
+    """Erasures take turns by age; one that has begun is not overtaken."""
+    return (not erasure.status.get("stage"), erasure.created_at, erasure.uid)
 
 
 def _versions(run: Resource, world: Writer) -> list[Resource]:

@@ -19,8 +19,8 @@ RUNS = frozenset({"CurationRun", "DatasetImport", "LabelRun", "SynthesisRun", "W
 PARTS = frozenset({"Task", "Replica"})
 """Kinds that stand for what owns them, and go with it."""
 
-TOLD = frozenset({"DatasetVersion", "Erasure", "File", "Secret", "ApiKey"})
-"""Kinds that are written anew, removed or forgotten elsewhere, or hold nobody's words."""
+TOLD = frozenset({"DatasetVersion", "Erasure", "File"})
+"""Kinds that are written anew, removed or forgotten elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def quotes_in(resources: Sequence[Resource], sought: Sought, own_uid: str) -> Qu
 
 
 def _quotes(resource: Resource, by_uid: Mapping[str, Resource], sought: Sought) -> bool:
-    if sought.is_in(resource.spec, resource.status):
+    if sought.is_in(resource.name, resource.labels, resource.spec, resource.status):
         return True
     run = resource
     while (owner := by_uid.get(run.owner or "")) is not None:

@@ -31,6 +31,7 @@ Digest = Annotated[str, StringConstraints(pattern="^sha256:[0-9a-f]{64}$")]
 MATCHED = ("documents", "sources", "texts", "files")
 IDENTIFIERS_MAX = 500
 TEXT_CHARACTERS_MIN = 4
+TEXT_CHARACTERS_MAX = 10_000
 
 
 class Retention(Model):
@@ -102,6 +103,8 @@ class ErasureMatch(Model):
             raise ValueError(f"{len(values)} identifiers, the limit is {IDENTIFIERS_MAX}: use several erasures")
         if any(len(text.strip()) < TEXT_CHARACTERS_MIN for text in self.texts):
             raise ValueError(f"a text needs {TEXT_CHARACTERS_MIN} characters, or it is in nearly every document")
+        if any(len(text) > TEXT_CHARACTERS_MAX for text in self.texts):
+            raise ValueError(f"a text has at most {TEXT_CHARACTERS_MAX} characters: give a sentence or two of it")
         if not all(value.strip(" *") for value in values):
             raise ValueError("an identifier is empty")
         return self
@@ -123,6 +126,8 @@ class ErasureSpec(Spec):
     def _names_something(self) -> ErasureSpec:
         if not self.is_forgotten and not any(getattr(self.match, name) for name in MATCHED):
             raise ValueError(f"match names nothing; give one of {', '.join(MATCHED)}")
+        if any(text.casefold() in self.reason.casefold() for text in self.match.texts):
+            raise ValueError("reason holds a text that is to go, and would stay in the certificate; name nobody in it")
         return self
 
 
@@ -136,6 +141,7 @@ class ErasureStatus(Status):
     files_removed: list[str] = Field(default_factory=list, description="Uploads that were removed.")
     files_not_searched: list[str] = Field(default_factory=list, description="Uploads nobody can search inside.")
     file_digests: list[str] = Field(default_factory=list, description="Their blobs.")
+    named_digests: list[str] = Field(default_factory=list, description="Blobs of the files that were named.")
     files: int = Field(0, description="Uploads searched.")
     rows: int = Field(0, description="Rows searched.")
     records: dict[str, Any] = Field(default_factory=dict, description="How far the tables were gone through.")

@@ -37,6 +37,7 @@ def test_an_erasure_is_asked_for_certified_and_verified(library: Library, clerk:
     assert "the platform agrees: 1 versions are as it says" in said
     said = library.command("erase", "--verify", str(paper), "--text", BOB.upper(), "--text", "eve@example.org")
     assert f"{BOB.upper()!r} is covered" in said and "'eve@example.org' is NOT covered" in said
+    assert "'a' is NOT covered" in library.command("erase", "--verify", str(paper), "--document", "a")
     told = json.loads(paper.read_bytes())
     paper.write_text(json.dumps(told | {"reason": "other"}))
     assert "was changed" in library.command("erase", "--verify", str(paper), code=1)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from atoll.compute.resources import WORKLOAD
@@ -136,7 +141,7 @@ def test_the_certificate_tells_and_proves_what_was_done_without_naming_anybody(b
     assert told["affected"] == learned
     assert told["blobs"] == {"deleted": 5, "kept": 0} and told["reason"] == "asked by letter"
     assert told["scope"]["rows"] == 7 and told["scope"]["versions"] == {"docs.v1": after}
-    assert len(told["not_reached"]) == 5 and ANN not in json.dumps(told)
+    assert told["not_reached"] == list(certificates.NOT_REACHED) and ANN not in json.dumps(told)
     assert certificates.covers(told, ANN.upper()) and not certificates.covers(told, "bob@example.org")
     assert "2 of train, 2 of qa_train" in "\n".join(certificates.lines(told))
 
@@ -161,6 +166,9 @@ def test_a_changed_certificate_is_refused(bureau: Bureau) -> None:
     for data in (b"", b"[]", b'{"format": "x"}'):
         with pytest.raises(Invalid, match="no certificate"):
             certificates.opened(data)
+    with pytest.raises(Invalid, match="lacks erasure, versions"):
+        forged = {name: value for name, value in told.items() if name not in ("erasure", "versions")}
+        certificates.opened(json.dumps(certificates.sealed(forged)).encode())
 
 
 def test_documents_sources_and_prefixes_are_meant_exactly(bureau: Bureau) -> None:
@@ -225,6 +233,72 @@ def test_files_that_are_named_or_hold_a_text_go_with_their_rows(bureau: Bureau) 
     assert bureau.rows("docs.v1", "train") == ["s1/y"]
     assert [bureau.blobs.exists(d) for d in (named, holding, other, theirs)] == [False, False, True, True]
     assert [f.name for f in bureau.scope.find_all("File")] == ["file-3", "file-4"]
+
+
+def zipped(**members: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name.replace("_", "."), data)
+    return packed.getvalue()
+
+
+def tarred(name: str, data: bytes) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    packed = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), packed, compression="snappy")
+    return packed.getvalue()
+
+
+HERS = json.dumps({"text": "of others", "author": ANN}).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("rows.jsonl.gz", gzip.compress(HERS)),
+        ("rows.bin", gzip.compress(HERS)),
+        ("page.html.gz", gzip.compress(f"<html><meta name=author content='{ANN}'><p>Hello</p></html>".encode())),
+        ("rows.zip", zipped(rows_jsonl=HERS)),
+        ("notes.zip", zipped(notes_log=HERS)),
+        ("inside.zip", zipped(rows_gz=gzip.compress(HERS))),
+        ("rows.parquet", parquet([{"text": "of others", "author": [{"mail": ANN}]}])),
+        ("code.tar.gz", gzip.compress(tarred("a.py", HERS))),
+        ("code.tar", tarred("a.py.gz", gzip.compress(HERS))),
+        ("named.tar", tarred(f"{ANN}.txt", b"of others")),
+        ("people.csv", f"ORCID,mail\n7,{ANN}\n".encode()),
+        ("notes.txt", f"BZhang wrote to {ANN}".encode()),
+        (f"{ANN}.txt", b"of others"),
+    ],
+)
+def test_files_are_searched_by_name_and_wherever_they_hold_a_text(bureau: Bureau, name: str, data: bytes) -> None:
+    bureau.upload("file-1", data, name)
+    done = bureau.erase(texts=[ANN])
+    assert (done.status["files_removed"], done.status["files_not_searched"]) == (["file-1"], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("nested.zip", zipped(inner_zip=zipped(a_txt=HERS))),
+        ("nested.tar", tarred("rows.parquet", parquet([{"text": ANN}]))),
+        ("broken.jsonl.gz", gzip.compress(HERS * 999)[:-30]),
+        ("broken.parquet", b"PAR1" + HERS[:2]),
+        ("rows.feather", b"ARROW1\0\0 and compressed batches"),
+    ],
+)
+def test_a_file_nobody_can_search_inside_is_named(bureau: Bureau, name: str, data: bytes) -> None:
+    bureau.upload("file-1", data, name)
+    done = bureau.erase(texts=["nowhere@example.org"])
+    assert (done.status["files_removed"], done.status["files_not_searched"]) == ([], ["file-1"])
 
 
 def test_sealed_files_are_searched_and_one_that_does_not_open_is_named(bureau: Bureau) -> None:
@@ -341,6 +415,17 @@ def test_what_is_made_meanwhile_of_what_was_replaced_loses_the_document_too(bure
     assert bureau.rows("late.v1", "train") == ["b"]
 
 
+def test_what_bears_a_text_in_its_name_or_its_notes_is_named(bureau: Bureau) -> None:
+    key = {"description": f"laptop of {ANN}", "sha256": "0" * 64}
+    bureau.create("ApiKey", "key-1", key)
+    bureau.create("Dataset", "ann-letters", {})
+    source = {"kind": "folder", "path": "/x"}
+    bureau.create("CurationRun", "of-ann-letters", {"dataset": "d", "sources": [source]}, phase="succeeded")
+    done = bureau.erase(texts=[ANN, "ann-letters"])
+    assert done.status["named_elsewhere"] == ["ApiKey/key-1", "Dataset/ann-letters"]
+    assert done.status["runs_removed"] == ["CurationRun/of-ann-letters"]
+
+
 def test_the_record_of_a_run_with_a_sample_of_a_document_goes_and_others_stay(bureau: Bureau) -> None:
     bureau.whole(splits={"train": [[document("a: b", "hers"), document("c", "of others")]]})
     source = {"kind": "folder", "path": "/x"}
@@ -363,6 +448,35 @@ def test_versions_that_come_meanwhile_are_searched_too(bureau: Bureau) -> None:
     told = bureau.certificate(done)
     assert sorted(v["name"] for v in told["versions"]) == ["docs.v1", "late.v1"]
     assert not bureau.blobs.exists(late.spec["manifest"])
+
+
+def test_erasures_of_a_project_take_turns_so_that_none_keeps_what_another_removed(bureau: Bureau) -> None:
+    bureau.whole(splits={"train": [[document("a", ANN), document("b", "bob@example.org"), document("c", "stays")]]})
+    for name, text in (("first", ANN), ("second", "bob@example.org")):
+        wanted = ERASURE.parse_spec({"match": {"texts": [text]}})
+        bureau.scope.write([Create("Erasure", "p", name, wanted, {"phase": "pending"})])
+        bureau.clock.advance(1)
+    bureau.settle(2)
+    assert bureau.get("second", "Erasure").status["reason"] == "waits for Erasure/p/first, which goes first"
+    done = [bureau.go_on(name) for name in ("first", "second")]
+    assert [erasure.phase for erasure in done] == ["succeeded", "succeeded"]
+    first, second = (bureau.certificate(erasure)["versions"] for erasure in done)
+    assert len(first) == len(second) == 1 and first[0]["after"] == second[0]["before"]
+    assert bureau.rows("docs.v1", "train") == ["c"] and bureau.works == 2
+    shards = [data for data in map(bureau.blobs.read, bureau.blobs.digests()) if data.startswith(b"PAR1")]
+    assert [row["id"] for data in shards for row in pq.read_table(io.BytesIO(data)).to_pylist()] == ["c"]
+
+
+def test_rows_of_a_file_that_is_gone_by_then_leave_versions_that_come_meanwhile(bureau: Bureau) -> None:
+    digest = bureau.upload("file-1", b"anything")
+    wanted = ERASURE.parse_spec({"match": {"files": ["file-1"]}})
+    bureau.scope.write([Create("Erasure", "p", "e", wanted, {})])
+    bureau.settle(2)
+    bureau.work()
+    bureau.whole("late", sources=[{"kind": "upload", "digest": digest}])
+    done = bureau.go_on()
+    assert done.phase == "succeeded" and bureau.works == 2, done.status
+    assert bureau.rows("late.v1", "train") == [] and not bureau.blobs.exists(digest)
 
 
 def test_who_still_reads_the_old_versions_is_waited_for(bureau: Bureau) -> None:
@@ -397,7 +511,14 @@ def test_what_still_reads_a_file_that_is_erased_is_waited_for_until_it_told_what
 
 @pytest.mark.parametrize(
     "match",
-    [{}, {"texts": ["a@b"]}, {"texts": ["  "]}, {"sources": ["*"]}, {"documents": [str(n) for n in range(600)]}],
+    [
+        {},
+        {"texts": ["a@b"]},
+        {"texts": ["  "]},
+        {"texts": ["a word and " * 1_000]},
+        {"sources": ["*"]},
+        {"documents": [str(n) for n in range(600)]},
+    ],
 )
 def test_matches_that_mean_nothing_or_everything_are_refused(match: dict[str, Any]) -> None:
     assert IDENTIFIERS_MAX < 600
@@ -405,9 +526,18 @@ def test_matches_that_mean_nothing_or_everything_are_refused(match: dict[str, An
         ERASURE.parse_spec({"match": match})
 
 
-def test_a_file_that_is_not_there_fails_the_erasure(bureau: Bureau) -> None:
-    failed = bureau.erase(files=["file-none"])
-    assert failed.phase == "failed" and "no file 'file-none'" in failed.status["reason"]
+def test_a_reason_that_names_who_is_to_be_forgotten_is_refused() -> None:
+    with pytest.raises(Invalid, match="would stay in the certificate"):
+        ERASURE.parse_spec({"match": {"texts": [ANN]}, "reason": f"request of {ANN.upper()}"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [({"files": ["file-none"]}, "no file 'file-none'"), ({"texts": [ANN], "datasets": ["dcos"]}, "no dataset 'dcos'")],
+)
+def test_a_file_or_dataset_that_is_not_there_fails_the_erasure(bureau: Bureau, spec: Any, words: str) -> None:
+    failed = bureau.erase(**spec)
+    assert failed.phase == "failed" and words in failed.status["reason"]
 
 
 def test_an_erasure_never_changes() -> None:

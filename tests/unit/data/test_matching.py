@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from atoll.data.engine.versions.matching import Match, Origins, derived, ids_of_documents, meant
-from atoll.data.sought import is_sample_of
+from atoll.data.resources import TEXT_CHARACTERS_MAX
+from atoll.data.sought import Sought, is_sample_of
 
 ANN = "ann@example.org"
 TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
@@ -65,3 +66,18 @@ def test_columns_that_hold_something_else_than_their_names_say_are_no_trouble() 
 def test_a_sample_is_told_by_an_id_that_holds_a_colon() -> None:
     assert is_sample_of("a: b: how it begins", {"a: b"}) and is_sample_of("a", {"a"})
     assert not is_sample_of("a: b: how it begins", {"b", "a: b: how"})
+
+
+@pytest.mark.parametrize(
+    ("sought", "written"), [("STRASSE", "Große Straße"), ("Weiß", "FRAU WEISS"), ("ﬁnder", "Finder")]
+)
+def test_letters_that_become_several_in_another_case_are_found(sought: str, written: str) -> None:
+    table = pa.table({"text": [written, "other"]})
+    assert meant(table, texts(sought), Origins()).tolist() == [True, False]
+    assert Sought.of({"texts": [sought], "documents": [], "sources": [], "files": []}).is_in(written)
+
+
+def test_as_many_and_as_long_texts_as_may_be_asked_for_are_found() -> None:
+    many = [f"{number} " + "地址" * (TEXT_CHARACTERS_MAX // 2 - 2) for number in range(100, 120)]
+    table = pa.table({"text": ["other", many[-1], f"so {many[0]}"]})
+    assert meant(table, texts(*many), Origins()).tolist() == [False, True, True]

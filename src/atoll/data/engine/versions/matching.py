@@ -7,6 +7,7 @@ errs on the side of removing. Numbers are not read as texts; ids may be numbers.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ NAMED_BY = ("id", "document")
 """Columns that hold the id of the document a row is, or was made from."""
 
 FOUND_AT = ("source", "url")
+PATTERN_CHARACTERS_MAX = 1 << 12
+"""Of the texts sought at once: RE2 searches long alternatives a hundred times slower, and refuses the longest."""
+
 LISTED_IN = "documents"
 ERASED = "(erased)"
 
@@ -99,13 +103,46 @@ def ids_of_documents(table: pa.Table, rows: Mask) -> list[str]:
 
 def holding(table: pa.Table, texts: Sequence[str]) -> Mask:
     """The rows one of whose strings holds one of the texts, whatever the case."""
-    wanted = "|".join(re.escape(form) for text in texts for form in forms_of(text))
+    patterns = _patterns(tuple(texts))
     found = np.zeros(table.num_rows, bool)
     for column in table.columns:
         for leaf in _leaves(column):
-            if _is_text(leaf.values.type):
-                hits = _true(pc.match_substring_regex(leaf.values, wanted, ignore_case=True))
+            for pattern in patterns if _is_text(leaf.values.type) else ():
+                hits = _true(pc.match_substring_regex(leaf.values, pattern, ignore_case=True))
                 found[leaf.rows[hits]] = True
+    return found
+
+
+@functools.cache
+def _patterns(texts: tuple[str, ...]) -> list[str]:
+    """Expressions that together match what holds one of the texts, some texts each."""
+    forms = dict.fromkeys(form.casefold() for text in texts for form in forms_of(text))
+    found: list[str] = []
+    for form in forms:
+        pattern = _unfolding().sub(_unfolded, re.escape(form))
+        if found and len(found[-1]) + len(pattern) < PATTERN_CHARACTERS_MAX:
+            found[-1] += f"|{pattern}"
+        else:
+            found.append(pattern)
+    return found
+
+
+def _unfolded(folded: re.Match[str]) -> str:
+    return f"(?:{folded[0]}|{'|'.join(_written()[folded[0]])})"
+
+
+@functools.cache
+def _unfolding() -> re.Pattern[str]:
+    return re.compile("|".join(sorted(_written(), key=len, reverse=True)))
+
+
+@functools.cache
+def _written() -> dict[str, list[str]]:
+    """Letters that become several when case is taken from them (ß: ss), by what they become; RE2 folds none of them."""
+    found: dict[str, list[str]] = {}
+    for letter in map(chr, range(0x80, 0xFB20)):
+        if len(folded := letter.casefold()) > 1:
+            found.setdefault(folded, []).append(letter)
     return found
 
 

@@ -1,21 +1,23 @@
 """Which uploaded files hold one of some texts.
 
-A file is searched as bytes, the texts in the encodings they may stand in; a packed one (gzip, zip, Parquet, PDF …) is
-read as curation reads it. What can be searched in neither way is named, never passed over in silence.
+A file is searched by its name and as bytes, the texts in the encodings they may stand in; a packed one (gzip, zip, tar,
+Parquet, PDF …) is unpacked, and read as curation reads it too, for text that its bytes hold in pieces. What can be
+searched in neither way is named, never passed over in silence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from atoll.core.errors import AtollError, IntegrityError, NotFound
-from atoll.data.sought import forms_of
+from atoll.data.engine.read.lines import Readable
+from atoll.data.engine.versions.unpacking import HEAD_BYTES, Unpacking, is_packed
+from atoll.data.sought import Sought, forms_of
 from atoll.governance.uploads import Uploads
 
 CHUNK_BYTES = 4 << 20
-PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"PAR1", b"%PDF", b"BZh", b"\xfd7zXZ")
 ENCODINGS = ("utf-8", "gb18030", "big5", "utf-16-le", "utf-16-be")
 
 Report = Callable[..., None]
@@ -30,13 +32,20 @@ def search_files(
     """
     holding, opaque = [], []
     needles = [form for text in texts for form in encoded(text)]
+    sought = Sought.of({"texts": texts, "documents": (), "sources": (), "files": ()})
+    unpacking = Unpacking(texts, sought, lambda stream: holds(stream, needles))
     for number, file in enumerate(files if texts else ()):
+        if sought.is_in(file["name"]):
+            holding.append(file["id"])
+            continue
         try:
             with uploads.open(file["digest"], is_sealed=file.get("sealed", False)) as stream:
-                is_packed = stream.read(8).startswith(PACKED)
+                is_closed = is_packed(stream.read(HEAD_BYTES))
                 stream.seek(0)
-                found = not is_packed and holds(stream, needles)
-            readable, inside = _read_inside(file, texts, uploads, work) if is_packed else (True, False)
+                found = holds(stream, needles)
+            readable, inside = True, False
+            if is_closed and not found:
+                readable, inside = _read_inside(file, sought, unpacking, uploads, work)
         except NotFound:
             continue
         except IntegrityError:
@@ -61,7 +70,7 @@ def encoded(text: str) -> list[bytes]:
     return list(found)
 
 
-def holds(stream: IO[bytes], needles: Sequence[bytes]) -> bool:
+def holds(stream: Readable, needles: Sequence[bytes]) -> bool:
     """Whether one of the needles stands in the stream, whatever the case of its ASCII letters."""
     overlap = max(map(len, needles), default=1) - 1
     before = b""
@@ -73,26 +82,27 @@ def holds(stream: IO[bytes], needles: Sequence[bytes]) -> bool:
     return False
 
 
-def _read_inside(file: Mapping[str, Any], texts: Sequence[str], uploads: Uploads, work: Path) -> tuple[bool, bool]:
-    """(whether all of it could be read, whether it holds a text)."""
+def _read_inside(
+    file: Mapping[str, Any], sought: Sought, unpacking: Unpacking, uploads: Uploads, work: Path
+) -> tuple[bool, bool]:
+    """(whether all of it could be read, whether it holds a text): as bytes unpacked, and as curation reads it."""
     from atoll.data.engine.read import Quarantined  # its parsers are many, and most erasures need none
 
-    wanted = [text.casefold() for text in texts]
     digest = str(file["digest"])
     path = work / "file" / digest.replace(":", "-") / Path(str(file["name"])).name
     uploads.fetch(digest, path, is_sealed=file.get("sealed", False))
-    readable = True
     try:
-        for item in _items(str(file["name"]), path):
+        found, is_whole, needs_reader = unpacking.search(path)
+        for item in () if found else _items(str(file["name"]), path):
             if isinstance(item, Quarantined):
-                readable = False
-            elif any(text in f"{item.id}\n{item.title}\n{item.text}".casefold() for text in wanted):
+                is_whole = is_whole and not needs_reader
+            elif sought.is_in(item.id, item.title, item.text):
                 return True, True
     except AtollError:
-        readable = False
+        return not needs_reader and is_whole, False
     finally:
         path.unlink(missing_ok=True)
-    return readable, False
+    return is_whole, found
 
 
 def _items(name: str, path: Path) -> Iterator[Any]:
