@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import stage_work
-from atoll.core.errors import Invalid, ResourceExhausted
+from atoll.core.errors import Invalid, ResourceExhausted, Unavailable
 from atoll.data.engine.runtimes import runtime_of
 from atoll.data.engine.runtimes.processes import Processes
 from atoll.data.engine.runtimes.stages import Inline, OperatorFailed, Stages
@@ -59,6 +59,16 @@ def test_failures_come_back_as_what_they_were(runtime: Processes, tmp_path: Path
         stages.map("more", stage_work.work, ["wrong"])
     assert caught.value.field == "sources[0]" and caught.value.hint == "correct it"
     assert _texts(stages.map("copy", stage_work.copy, ["a"])) == ["a"]
+
+
+def test_a_nursery_that_died_is_told_as_such(runtime: Processes, tmp_path: Path) -> None:
+    assert runtime._nursery
+    runtime._nursery._process.kill()
+    runtime._nursery._process.wait()
+    with pytest.raises(Unavailable, match="the process that workers come from has died"):
+        runtime.prepare(abs, 1, lambda: None)
+    with pytest.raises(Unavailable, match="the process that workers come from has died"):
+        Stages(tmp_path, runtime).map("work", stage_work.work, ["a", "b"])
 
 
 def test_children_end_with_their_parent(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -54,7 +54,8 @@ class _Nursery:
 
     def prepare(self, ready: Callable[[Any], None], value: Any, meanwhile: Callable[[], None]) -> None:
         """Call `ready(value)` there, and `meanwhile()` here; what it raises is raised here."""
-        self._door.send(PREPARE + pickle.dumps((ready, value)))
+        with _alive():
+            self._door.send(PREPARE + pickle.dumps((ready, value)))
         meanwhile()
         error = pickle.loads(self._answer())  # noqa: S301 - from our child
         if error is not None:
@@ -64,12 +65,13 @@ class _Nursery:
         """A new worker."""
         child_calls, calls = os.pipe()
         answers, child_answers = os.pipe()
+        worker = Connection(calls, readable=False), Connection(answers, writable=False)
         try:
-            socket.send_fds(self._door, [FORK], [child_calls, child_answers])
+            with _alive():
+                socket.send_fds(self._door, [FORK], [child_calls, child_answers])
         finally:
             os.close(child_calls)
             os.close(child_answers)
-        worker = Connection(calls, readable=False), Connection(answers, writable=False)
         return _Worker(self._answer(), *worker)
 
     def kill(self, worker: _Worker) -> None:
@@ -87,10 +89,24 @@ class _Nursery:
             self._process.wait()
 
     def _answer(self) -> bytes:
-        found = self._door.recv(MESSAGE_BYTES)
+        with _alive():
+            found = self._door.recv(MESSAGE_BYTES)
         if not found:
-            raise Unavailable("the process that workers come from has died", hint="see what it said before; try again")
+            raise _died()
         return found
+
+
+@contextmanager
+def _alive() -> Iterator[None]:
+    """Tell a door that leads nowhere as what it is: a broken pipe may be any, the command's own output too."""
+    try:
+        yield
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise _died() from error
+
+
+def _died() -> Unavailable:
+    return Unavailable("the process that workers come from has died", hint="see what it said before; try again")
 
 
 @dataclass(slots=True)
