@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -83,4 +84,13 @@ for _access in (keys, members, secrets, budgets, vouchers, usage, statement, gat
 
 def run() -> None:
     """Entry point of the `atoll` script, whose process is the command's alone."""
+    _open_standard_files()
     app(obj=True)
+
+
+def _open_standard_files() -> None:
+    """Open what the caller closed (`>&-`) to nothing, or the next file that is opened would be written to instead."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        continue
+    os.close(number)
+    sys.stdout, sys.stderr = sys.stdout or open(1, "w"), sys.stderr or open(2, "w")  # noqa: SIM115 - for good

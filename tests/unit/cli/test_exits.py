@@ -26,3 +26,15 @@ def test_a_package_that_is_not_there_is_named_with_the_extra_that_installs_it(tm
 def test_extras_are_those_of_the_distribution(package: str, extra: str) -> None:
     assert extra_of(package) == extra
     assert extra_of(f"{package}_unknown") == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&-"])
+def test_a_command_works_where_its_output_is_closed(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "a.txt").write_text("Some words that are a document of their own. " * 10)
+    out = tmp_path / "out"
+    program = "from atoll.cli.main import run; run()"
+    shell = f'exec "$0" -c "{program}" data curate "$1" --out "$2" {closed}'
+    command = ["sh", "-c", shell, sys.executable, str(tmp_path / "a.txt"), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert (out / "manifest.json").is_file()
