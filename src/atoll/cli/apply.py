@@ -88,11 +88,12 @@ def _say_fits(client: Client, plan: list[Change], manifests: list[Manifest]) -> 
 
 
 def _ask() -> None:
+    from atoll.cli.render import is_confirmed
     from atoll.core.errors import Invalid
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Invalid("nobody is there to agree to this plan", hint="--yes applies it, --dry-run only shows it")
-    if not typer.confirm("Apply this plan?"):
+    if not is_confirmed("Apply this plan?"):
         raise typer.Exit(1)
 
 

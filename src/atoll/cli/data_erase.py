@@ -48,6 +48,7 @@ def erase(
     with it. The certificate tells what was searched (hashed), what changed and which models had learned from it. With
     --verify a certificate is checked against itself and the platform; what is named then is asked for: is it covered?
     """
+    from atoll.cli.render import is_confirmed
     from atoll.core.errors import Invalid
 
     if verify is not None:
@@ -56,8 +57,8 @@ def erase(
     match = {"texts": text, "documents": document, "sources": source, "files": file}
     if not any(match.values()):
         raise Invalid("nothing is named to erase", field="match", hint="--text, --document, --source or --file")
-    if not yes:
-        typer.confirm("This cannot be undone. Erase?", abort=True)
+    if not yes and not is_confirmed("This cannot be undone. Erase?"):
+        raise typer.Abort
     wanted = {"match": {k: v or [] for k, v in match.items()}, "datasets": dataset or [], "reason": reason}
     _carry_out(session.client, wanted, certificate)
 

@@ -6,6 +6,7 @@ line or a name cannot drive the reader's terminal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -135,6 +136,18 @@ def console(*, is_error: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=is_error, highlight=False, markup=False, emoji=False)
+
+
+def is_confirmed(question: str) -> bool:
+    """Ask a person; no is what an empty answer means.
+
+    With readline, for without it a Ctrl-C that comes between the question and the wait for its answer is lost.
+    """
+    import typer
+
+    with contextlib.suppress(ImportError):  # not every Python is built with it
+        import readline  # noqa: F401
+    return typer.confirm(question)
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -14,6 +14,7 @@ import time
 from running import ATOLL, Platform
 
 LIMIT_S = 90.0
+AGAIN_S = 5.0
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -58,12 +59,19 @@ class Terminal:
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
-    def end(self) -> int:
-        """Read to the end; the exit code."""
-        deadline = time.monotonic() + LIMIT_S
+    def end(self, interrupting: bool = False) -> int:
+        """Read to the end; the exit code.
+
+        interrupting: press Ctrl-C meanwhile, and again after a while, as people do: one that comes between a question
+        and the wait for its answer is noticed only when the wait is over.
+        """
+        deadline, again_at = time.monotonic() + LIMIT_S, 0.0
         has_ended = False
         while self._read() or not has_ended:
             assert time.monotonic() < deadline, f"does not end: {self.text}"
+            if interrupting and time.monotonic() >= again_at and self.process.poll() is None:
+                self.interrupt()
+                again_at = time.monotonic() + AGAIN_S
             has_ended = self.process.poll() is not None  # what it showed last is read after that
         return self.process.wait(LIMIT_S)
 

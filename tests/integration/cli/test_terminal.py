@@ -36,8 +36,7 @@ def test_ctrl_c_at_the_question_changes_nothing_and_is_quiet(
 ) -> None:
     with Terminal(up, "apply", "-f", written(DATASET.format(name="left"))) as terminal:
         terminal.until("Apply this plan?")
-        terminal.interrupt()
-        assert terminal.end() == 130
+        assert terminal.end(interrupting=True) == 130
         assert "Traceback" not in terminal.text
         assert "error" not in terminal.text
     atoll("get", "dataset", "left", code=1)
