@@ -2,7 +2,7 @@
 
 Global and deterministic: it follows from the notes and signatures of all documents, whatever the batches were worked
 off by. What it comes to is a small folder that the writing stage maps. Texts are seen only by the stages of
-deduplication and decontamination.
+deduplication, decontamination and the counting of tokens.
 """
 
 from __future__ import annotations
